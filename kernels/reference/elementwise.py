@@ -1,0 +1,29 @@
+"""Element by element: ReLU, its gradient, addition. The output keeps the memory layout of the input
+(channels-last views stay so).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.kernels.reference.checks import Array, expect_shape
+
+
+class Elementwise:
+    """The element-wise family of the reference back end."""
+
+    xp: Any
+
+    def relu(self, x: Array) -> Array:
+        """max(x, 0), any shape; NaN stays NaN."""
+        return self.xp.maximum(x, self.xp.zeros((), x.dtype))
+
+    def relu_backward(self, gy: Array, y: Array) -> Array:
+        """gy where the output y of ReLU is positive, 0 elsewhere (also where y is NaN)."""
+        expect_shape("relu_backward", "y", y, gy.shape)
+        return self.xp.where(y > 0, gy, self.xp.zeros((), gy.dtype))
+
+    def add(self, a: Array, b: Array) -> Array:
+        """a + b, both of one shape."""
+        expect_shape("add", "b", b, a.shape)
+        return a + b

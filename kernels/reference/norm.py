@@ -1,0 +1,100 @@
+"""Batch normalisation: statistics, the affine map with its residual and ReLU, and the gradients.
+
+Arrays are (..., C): every axis but the last is a batch axis, so the kernels see M rows of C channels.
+Ioffe and Szegedy, "Batch Normalization" (2015), arXiv:1502.03167; the gradients are derived in
+`batch_norm_backward`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.kernels.reference.checks import Array, expect, expect_shape
+
+
+def expect_channels(kernel: str, x: Array, **per_channel: Array | None) -> None:
+    """Raise ValueError unless x has a channel axis and each named array is (C,)."""
+    expect(x.ndim >= 2, kernel, f"x expects at least 2 axes (..., C), got shape {x.shape}")
+    for name, array in per_channel.items():
+        if array is not None:
+            expect_shape(kernel, name, array, (x.shape[-1],))
+
+
+class Normalisation:
+    """The batch normalisation family of the reference back end."""
+
+    xp: Any
+
+    def batch_norm_stats(self, x: Array) -> tuple[Array, Array]:
+        """Mean and biased variance of each channel of x (..., C), both (C,), by two passes in float64.
+
+        Raises ValueError when x has no rows: an empty batch has no mean.
+        """
+        xp = self.xp
+        expect_channels("batch_norm_stats", x)
+        rows = x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
+        expect(
+            rows.shape[0] > 0, "batch_norm_stats", f"x of shape {x.shape} has no values to take the mean of"
+        )
+        mean = rows.mean(axis=0, dtype=xp.float64)
+        var = ((rows - mean) ** 2).mean(axis=0)
+        return mean.astype(x.dtype), var.astype(x.dtype)
+
+    def batch_norm_apply(
+        self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool
+    ) -> Array:
+        """y = x * scale + shift [+ residual] [then max(y, 0)]: x and residual (..., C), scale and shift
+        (C,).
+        """
+        xp = self.xp
+        expect_channels("batch_norm_apply", x, scale=scale, shift=shift)
+        y = x * scale + shift
+        if residual is not None:
+            expect_shape("batch_norm_apply", "residual", residual, x.shape)
+            y = y + residual
+        return xp.ascontiguousarray(xp.maximum(y, 0) if relu else y)
+
+    def batch_norm_backward(
+        self,
+        gy: Array,
+        x: Array,
+        mean: Array,
+        rstd: Array,
+        weight: Array,
+        y: Array | None,
+        training: bool,
+        needs_x: bool = True,
+        needs_residual: bool = True,
+    ) -> tuple[Array | None, Array, Array, Array | None]:
+        """Gradients of y = [relu](xhat * weight + bias [+ residual]) with xhat = (x - mean) * rstd.
+
+        gy, x and y are (..., C), the others (C,). y is given when the forward ended in ReLU: g is then gy
+        where y > 0 and 0 elsewhere. Returns (gx or None, gweight, gbias, gresidual or None); sums run in
+        float64.
+
+            gbias = sum of g over the rows,   gweight = sum of g * xhat,   gresidual = g
+            evaluation: gx = weight * rstd * g                             (mean and rstd are constants)
+            training:   gx = weight * rstd * (g - gbias / M - xhat * gweight / M)
+                                                 |            through rstd
+                                                 through mean
+
+        Without ReLU gresidual is gy itself, not a copy.
+        """
+        xp = self.xp
+        kernel = "batch_norm_backward"
+        expect_channels(kernel, x, mean=mean, rstd=rstd, weight=weight)
+        expect_shape(kernel, "gy", gy, x.shape)
+        if y is not None:
+            expect_shape(kernel, "y", y, x.shape)
+        g = gy if y is None else xp.ascontiguousarray(xp.where(y > 0, gy, xp.zeros((), gy.dtype)))
+        axes = tuple(range(x.ndim - 1))
+        wide = xp.float64
+        xhat = (x.astype(wide) - mean) * rstd.astype(wide)
+        gbias = g.sum(axis=axes, dtype=wide)
+        gweight = (g * xhat).sum(axis=axes)
+        gx = None
+        if needs_x:
+            rows = max(x.size // max(x.shape[-1], 1), 1)
+            centred = g - gbias / rows - xhat * (gweight / rows) if training else g
+            gx = xp.ascontiguousarray((weight.astype(wide) * rstd * centred).astype(x.dtype))
+        return gx, gweight.astype(x.dtype), gbias.astype(x.dtype), g if needs_residual else None
