@@ -1,0 +1,208 @@
+"""A pool of array memory.
+
+A training step allocates the same large arrays again and again. Fresh memory of that size comes from the
+operating system page by page, and every first touch of a page is a fault, which costs a memory-bound kernel
+more than its own work. ``empty`` hands out memory that earlier arrays have given back instead.
+
+The life of a block::
+
+    empty() -> ndarray -> base: _Lease -> raw bytes
+                  any number of views keep the lease alive;
+                  when the last one dies, _Lease.__del__ puts the raw bytes on the `returned` queue,
+                  and the next empty() of that size class takes them from there
+
+``__del__`` may run at any moment, also inside ``empty`` itself (the garbage collector), so it never waits
+for a lock: it appends to a deque, which is atomic, and sorts the deque only if the lock happens to be free.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict, deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+SMALL = 32 * 1024  # bytes: below this malloc is faster than any pool
+
+
+def _physical_memory() -> int:
+    """Bytes of main memory, or 8 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
+def _size_class(nbytes: int) -> int:
+    """Round up to an eighth of a power of two: at most 12.5 % is wasted, and similar shapes share blocks."""
+    step = 1 << max(nbytes.bit_length() - 4, 12)
+    return -(-nbytes // step) * step
+
+
+class _Lease:
+    """Owns one block while arrays look at it; gives the block back to the pool when the last of them dies."""
+
+    __slots__ = ("__array_interface__", "_pool", "_raw")
+
+    def __init__(
+        self, pool: _Pool, raw: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._pool = pool
+        self._raw = raw
+        address = raw.__array_interface__["data"][0]
+        self.__array_interface__ = {
+            "data": (address + (-address) % ALIGNMENT, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        self._pool.give_back(self._raw)
+
+
+class _Pool:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit  # bytes kept for reuse at most
+        self._returned: deque[npt.NDArray[np.uint8]] = deque()
+        self._lock = threading.Lock()
+        # Free blocks by size class; the class used longest ago comes first and is dropped first.
+        self._free: OrderedDict[int, list[npt.NDArray[np.uint8]]] = OrderedDict()
+        self._in_use = self._cached = self._peak = self._hits = self._misses = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # the old one may be held by a thread that the child does not have
+
+    def give_back(self, raw: npt.NDArray[np.uint8]) -> None:
+        self._returned.append(raw)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._collect()
+            finally:
+                self._lock.release()
+
+    def _collect(self) -> None:
+        """Move returned blocks to the free lists and drop what exceeds the limit. Call with the lock held."""
+        while self._returned:
+            raw = self._returned.popleft()
+            size = raw.size - ALIGNMENT
+            self._in_use -= size
+            self._cached += size
+            self._free.setdefault(size, []).append(raw)
+        while self._cached > self.limit:
+            size, blocks = next(iter(self._free.items()))
+            if blocks:
+                blocks.pop()
+                self._cached -= size
+            if not blocks:
+                del self._free[size]
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        size = _size_class(nbytes)
+        with self._lock:
+            self._collect()
+            blocks = self._free.get(size)
+            raw = blocks.pop() if blocks else None
+            if raw is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+                self._cached -= size
+                self._free.move_to_end(size)
+            self._in_use += size
+            self._peak = max(self._peak, self._in_use)
+        if raw is None:
+            try:
+                raw = np.empty(size + ALIGNMENT, np.uint8)
+            except MemoryError:
+                self.clear()  # what is kept for reuse may be just what is missing
+                try:
+                    raw = np.empty(size + ALIGNMENT, np.uint8)
+                except MemoryError:
+                    with self._lock:
+                        self._in_use -= size
+                    raise
+        return np.asarray(_Lease(self, raw, shape, dtype))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._collect()
+            self._free.clear()
+            self._cached = 0
+
+    def stats(self) -> dict[str, int]:
+        with self._lock:
+            self._collect()
+            return {
+                "in_use": self._in_use,
+                "cached": self._cached,
+                "peak": self._peak,
+                "hits": self._hits,
+                "misses": self._misses,
+            }
+
+
+_pool = _Pool(limit=_physical_memory() // 4)
+
+
+def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An uninitialised C-contiguous array from the pool.
+
+    Args:
+        shape: the array's shape, or the length of a vector.
+        dtype: any plain NumPy dtype.
+
+    Returns:
+        An array whose memory returns to the pool with its last view. Arrays of 32 KiB and more start at a
+        multiple of 64 bytes; smaller ones are ordinary ``numpy.empty`` arrays.
+
+    Raises:
+        ValueError: a dimension is negative.
+        MemoryError: the system has no more memory, even after the pool gave up what it kept.
+    """
+    kind = np.dtype(dtype)
+    dims = (shape,) if isinstance(shape, int) else tuple(map(int, shape))
+    nbytes = kind.itemsize
+    for n in dims:
+        if n < 0:
+            raise ValueError(f"empty: shape expects dimensions >= 0, got {dims}")
+        nbytes *= n
+    # Object arrays hold references that nobody would release; custom dtypes have no portable typestr.
+    if nbytes < SMALL or kind.kind not in "biufc" or not kind.isbuiltin:
+        return np.empty(dims, kind)
+    return _pool.empty(dims, kind, nbytes)
+
+
+def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Like :func:`empty`, filled with zeros."""
+    out = empty(shape, dtype)
+    out.fill(0)
+    return out
+
+
+def memory_stats() -> dict[str, int]:
+    """What the pool holds.
+
+    Returns:
+        ``in_use``, ``cached`` and ``peak`` (of ``in_use``) in bytes, ``hits`` and ``misses`` in requests.
+    """
+    return _pool.stats()
+
+
+def empty_cache() -> None:
+    """Return to the system the memory that is kept for reuse."""
+    _pool.clear()
+
+
+def set_cache_limit(nbytes: int) -> None:
+    """Keep at most ``nbytes`` for reuse (a quarter of the main memory unless set)."""
+    if nbytes < 0:
+        raise ValueError(f"set_cache_limit: nbytes expects a number >= 0, got {nbytes}")
+    _pool.limit = nbytes
+    _pool.stats()

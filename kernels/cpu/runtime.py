@@ -1,0 +1,203 @@
+"""How kernels are compiled, cached on disk, and spread over threads.
+
+Every kernel is written as *one share of the work*::
+
+    @kernel
+    def _double(x, y, part, parts):
+        first, last = share(x.size, part, parts)
+        for i in range(first, last):
+            y[i] = 2 * x[i]
+
+    launch(_double, x, y, work=x.size)
+
+``launch`` runs all shares, at the same time where that pays. A share must compute each of its output
+elements in the same order of additions for every ``parts``, so that results are bit-identical for any
+number of threads.
+
+Helpers that kernels call are decorated with ``@jit``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import prange
+
+from minidl.kernels.cpu import cache
+
+# Work in units of about one multiplication or one element; a parallel launch costs a few thousand of them.
+MIN_WORK_PER_PART = 16_384
+
+# 'contract' lets a*b+c become one fused instruction. Nothing that reorders additions or assumes away NaN.
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+
+
+def _default_num_threads() -> int:
+    text = os.environ.get("MINIDL_NUM_THREADS", "")
+    if text:
+        try:
+            count = int(text)
+        except ValueError:
+            count = 0
+        if count < 1:
+            raise ValueError(f"MINIDL_NUM_THREADS expects a whole number >= 1, got {text!r}")
+        return count
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+_num_threads = 0  # 0: not asked yet
+_layer_lock = threading.Lock()  # held around a parallel launch while the threading layer cannot nest
+_layer = ""  # Numba's threading layer, known after the first parallel launch
+_layer_pid = 0  # the process that started it
+
+
+def get_num_threads() -> int:
+    """The number of threads that kernels use."""
+    global _num_threads
+    if not _num_threads:
+        _num_threads = _default_num_threads()
+    return _num_threads
+
+
+def set_num_threads(count: int) -> None:
+    """Let kernels use ``count`` threads, from the next call on. Results do not depend on it.
+
+    Raises:
+        ValueError: ``count`` is less than 1.
+    """
+    global _num_threads
+    if count < 1:
+        raise ValueError(f"set_num_threads: count expects a whole number >= 1, got {count}")
+    _num_threads = int(count)
+
+
+def jit(function: Callable[..., Any] | None = None, *, variant: str = "", **options: Any) -> Any:
+    """Compile ``function`` with the project's options and keep the machine code in the project's cache.
+
+    Args:
+        function: what to compile. Functions made in a factory need a ``variant`` that tells them apart.
+        variant: distinguishes functions of one name in the cache, for example ``"f32x16-14x2"``.
+        options: further options of ``numba.njit``, for example ``inline="always"``.
+    """
+    if function is None:
+        return lambda f: jit(f, variant=variant, **options)
+    dispatcher = numba.njit(**{**_OPTIONS, **options})(function)
+    cache.attach(dispatcher, variant)
+    return dispatcher
+
+
+@jit(inline="always")
+def share(count: int, part: int, parts: int) -> tuple[int, int]:
+    """The half-open range of ``count`` items that belongs to share ``part`` of ``parts``."""
+    return count * part // parts, count * (part + 1) // parts
+
+
+class Kernel:
+    """A compiled function of one share of the work and, made on demand, one that runs all in parallel."""
+
+    def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
+        names = list(inspect.signature(function).parameters)
+        if names[-2:] != ["part", "parts"]:
+            raise TypeError(
+                f"kernel: {function.__name__} must end with the arguments part, parts; it has {names}"
+            )
+        self.name = function.__name__
+        self.run_part = jit(function, variant=variant)
+        self._variant = variant
+        self._arguments = ", ".join(names[:-2])
+        self._run_all: Any = None
+        self.__doc__ = function.__doc__
+
+    @property
+    def run_all(self) -> Any:
+        """``run_all(*arguments, parts)`` runs the shares 0..parts-1 on Numba's threads."""
+        if self._run_all is None:
+            name = f"{self.name}_all"
+            source = (
+                f"def {name}({self._arguments}, parts):\n"
+                f"    for part in prange(parts):\n"
+                f"        run_part({self._arguments}, part, parts)\n"
+            )
+            scope: dict[str, Any] = {"prange": prange, "run_part": self.run_part}
+            exec(compile(source, f"<parallel {self.name}>", "exec"), scope)
+            self._run_all = jit(scope[name], variant=self._variant, parallel=True)
+        return self._run_all
+
+
+def kernel(function: Callable[..., Any] | None = None, *, variant: str = "") -> Any:
+    """Decorator: make a :class:`Kernel` of a function whose last arguments are ``part, parts``."""
+    if function is None:
+        return lambda f: Kernel(f, variant)
+    return Kernel(function, variant)
+
+
+def parts_for(work: float) -> int:
+    """The number of shares worth making of ``work`` (in multiplications or elements)."""
+    return max(1, min(get_num_threads(), int(work // MIN_WORK_PER_PART)))
+
+
+def launch(function: Kernel, *arguments: Any, work: float = float("inf"), parts: int = 0) -> None:
+    """Run all shares of a kernel.
+
+    Args:
+        function: the kernel.
+        arguments: its arguments without ``part`` and ``parts``.
+        work: about how many multiplications or elements there are; little work stays in this thread.
+        parts: how many shares to make; by default as many as threads, or fewer for little work.
+
+    Runs in this thread alone when there is one share, in a forked child (the threads exist in the parent
+    only, and OpenMP ends a child that tries), and when another Python thread is inside a threading layer
+    that cannot be entered twice.
+    """
+    if not parts:
+        parts = get_num_threads() if work == float("inf") else parts_for(work)
+    if parts == 1 or not _run_parallel(function, arguments, parts):
+        for part in range(parts):
+            function.run_part(*arguments, part, parts)
+
+
+def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> bool:
+    """Run all shares at the same time and return True, or return False where that is not safe now."""
+    global _layer, _layer_pid
+    if _layer_pid and _layer_pid != os.getpid():
+        return False
+    limit = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    if limit == 1:
+        return False
+    exclusive = _layer not in ("omp", "tbb")  # workqueue, or not known yet
+    if exclusive and not _layer_lock.acquire(blocking=False):
+        return False
+    try:
+        before = numba.get_num_threads()
+        if before != limit:
+            numba.set_num_threads(limit)
+        try:
+            if not _layer_pid:
+                _layer_pid = os.getpid()
+            function.run_all(*arguments, parts)
+            if not _layer:
+                _layer = numba.threading_layer()
+        finally:
+            if before != limit:
+                numba.set_num_threads(before)
+    finally:
+        if exclusive:
+            _layer_lock.release()
+    return True
+
+
+def _after_fork() -> None:
+    global _layer_lock
+    _layer_lock = threading.Lock()  # the old one may be held by a thread that the child does not have
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
