@@ -1,1 +1,112 @@
-"""See docs/architecture.md."""
+"""Arrays in, arrays out: the operators' kernels, without tensors, gradients' bookkeeping or layers.
+
+:func:`backend` picks the back end of an array by its type. Importing this package loads no compiler: the CPU back
+end, and Numba with it, is imported when the first array asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+_forced: ContextVar[str] = ContextVar("minidl_backend", default="")
+_instances: dict[str, Any] = {}
+_num_threads = 0  # 0: not asked yet
+
+NAMES = ("cpu", "reference")
+
+
+def _instance(name: str) -> Any:
+    """The one object of a back end, made at its first use."""
+    if name not in _instances:
+        if name == "cpu":
+            from minidl.kernels.cpu import CPUBackend
+
+            _instances[name] = CPUBackend()
+        else:
+            from minidl.kernels.reference import ReferenceBackend
+
+            _instances[name] = ReferenceBackend()
+    return _instances[name]
+
+
+def backend(array: Any) -> Any:
+    """The back end whose kernels work on ``array``: an object with one method for each kernel.
+
+    Raises:
+        TypeError: no back end knows this type of array.
+    """
+    if isinstance(array, np.ndarray | np.generic):
+        return _instance(_forced.get() or "cpu")
+    kind = type(array)
+    raise TypeError(
+        f"backend: array expects numpy.ndarray, got {kind.__module__}.{kind.__qualname__}; "
+        f"there are kernels for NumPy arrays only"
+    )
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Force one back end for NumPy arrays inside a ``with`` block (in this thread): ``with use("reference"): ...``.
+
+    Raises:
+        ValueError: there is no back end of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"use: name expects one of {', '.join(NAMES)}, got {name!r}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _default_num_threads() -> int:
+    text = os.environ.get("MINIDL_NUM_THREADS", "")
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"MINIDL_NUM_THREADS expects a whole number >= 1, got {text!r}")
+        return int(text)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """The number of threads that kernels use: MINIDL_NUM_THREADS, or the processors this process may run on."""
+    global _num_threads
+    if not _num_threads:
+        _num_threads = _default_num_threads()
+    return _num_threads
+
+
+def set_num_threads(count: int) -> None:
+    """Let kernels use ``count`` threads, from the next call on. Results do not depend on it.
+
+    Raises:
+        ValueError: ``count`` is less than 1.
+    """
+    global _num_threads
+    if count < 1:
+        raise ValueError(f"set_num_threads: count expects a whole number >= 1, got {count}")
+    _num_threads = int(count)
+
+
+def memory_stats() -> dict[str, int]:
+    """What the pool of array memory holds: ``in_use``, ``cached``, ``peak`` in bytes, ``hits`` and ``misses``."""
+    from minidl.kernels.cpu.memory import memory_stats as stats
+
+    return stats()
+
+
+def empty_cache() -> None:
+    """Return to the system the memory that is kept for reuse."""
+    from minidl.kernels.cpu.memory import empty_cache as clear
+
+    clear()

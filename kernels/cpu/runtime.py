@@ -28,6 +28,7 @@ from typing import Any
 import numba
 from numba import prange
 
+from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import cache
 
 # Work in units of about one multiplication or one element; a parallel launch costs a few thousand of them.
@@ -37,46 +38,9 @@ MIN_WORK_PER_PART = 16_384
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
 
-def _default_num_threads() -> int:
-    text = os.environ.get("MINIDL_NUM_THREADS", "")
-    if text:
-        try:
-            count = int(text)
-        except ValueError:
-            count = 0
-        if count < 1:
-            raise ValueError(f"MINIDL_NUM_THREADS expects a whole number >= 1, got {text!r}")
-        return count
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
-
-
-_num_threads = 0  # 0: not asked yet
 _layer_lock = threading.Lock()  # held around a parallel launch while the threading layer cannot nest
 _layer = ""  # Numba's threading layer, known after the first parallel launch
 _layer_pid = 0  # the process that started it
-
-
-def get_num_threads() -> int:
-    """The number of threads that kernels use."""
-    global _num_threads
-    if not _num_threads:
-        _num_threads = _default_num_threads()
-    return _num_threads
-
-
-def set_num_threads(count: int) -> None:
-    """Let kernels use ``count`` threads, from the next call on. Results do not depend on it.
-
-    Raises:
-        ValueError: ``count`` is less than 1.
-    """
-    global _num_threads
-    if count < 1:
-        raise ValueError(f"set_num_threads: count expects a whole number >= 1, got {count}")
-    _num_threads = int(count)
 
 
 def jit(function: Callable[..., Any] | None = None, *, variant: str = "", **options: Any) -> Any:

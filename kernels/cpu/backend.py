@@ -1,0 +1,24 @@
+"""The CPU back end, put together from one class per family of kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.kernels.cpu import memory
+from minidl.kernels.reference import ReferenceBackend
+
+
+class CPUBackend(ReferenceBackend):
+    """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__(np)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An uninitialised C-contiguous array whose memory comes from the pool."""
+        return memory.empty(shape, dtype)
