@@ -1,0 +1,79 @@
+"""Matrix products and the fully-connected layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import Function
+from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops.movement import reshape, transpose
+from minidl.ops.reduce import sum
+from minidl.tensor import Tensor
+
+
+class MatMul(Function):
+    """a @ b for matrices, or stacks of them that broadcast."""
+
+    saved_inputs = (0, 1)
+    broadcasts = True
+
+    def forward(self, a: Array, b: Array) -> Array:
+        if a.ndim == 2 and b.ndim == 2 and np.issubdtype(a.dtype, np.floating) and a.dtype == b.dtype:
+            return kernels.backend(a).matmul(a, b)
+        return np.matmul(a, b)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = self.saved()
+        ga = matmul(grad, transpose(b, -1, -2)) if self.needs_input_grad[0] else None
+        gb = matmul(transpose(a, -1, -2), grad) if self.needs_input_grad[1] else None
+        return ga, gb
+
+
+class Linear(Function):
+    """x @ weight.T + bias for a matrix x."""
+
+    saved_inputs = (0, 1)
+
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        return kernels.backend(x).linear(x, weight, bias)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = self.saved()
+        gx = matmul(grad, weight) if self.needs_input_grad[0] else None
+        gw = matmul(transpose(grad, 0, 1), x) if self.needs_input_grad[1] else None
+        gb = sum(grad, 0) if self.needs_input_grad[2] else None
+        return gx, gw, gb
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product with PyTorch's rules: vectors are rows on the left and columns on the right, stacks
+    broadcast."""
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: expects at least one dimension, got shapes {a.shape} and {b.shape}")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: the inner sizes of {a.shape} and {b.shape} differ")
+    if a.ndim == 1 and b.ndim == 1:
+        return sum(a * b)
+    if a.ndim == 1:
+        y = MatMul()(reshape(a, (1, a.shape[0])), b)
+        return reshape(y, (*y.shape[:-2], y.shape[-1]))
+    if b.ndim == 1:
+        y = MatMul()(a, reshape(b, (b.shape[0], 1)))
+        return reshape(y, y.shape[:-1])
+    return MatMul()(a, b)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Fully-connected layer: (..., in) x (out, in) -> (..., out)."""
+    expect_floating("linear", "x", x)
+    expect_same_dtype("linear", x, weight=weight, bias=bias)
+    if weight.ndim != 2:
+        raise ValueError(f"linear: weight expects 2 dimensions (out, in), got shape {weight.shape}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: weight expects {weight.shape[1]} input features, x has shape {x.shape}")
+    if bias is not None and bias.shape != (weight.shape[0],):
+        raise ValueError(f"linear: bias expects shape ({weight.shape[0]},), got {bias.shape}")
+    rows = x if x.ndim == 2 else reshape(x, (int(np.prod(x.shape[:-1])), x.shape[-1]))
+    y = Linear()(rows, weight, bias)
+    return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))

@@ -1,0 +1,111 @@
+"""Softmax and cross-entropy in one operator: stable, and its gradient is softmax minus target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import Function, is_grad_enabled
+from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops.movement import permute, reshape, unsqueeze
+from minidl.ops.reduce import softmax, sum
+from minidl.tensor import Tensor
+
+
+class SoftmaxCrossEntropy(Function):
+    """Loss of each row of logits (M, C) against its class; rows of ``ignore_index`` cost 0."""
+
+    saved_inputs = (0,)
+
+    def __init__(
+        self, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
+    ) -> None:
+        self.options = (target, weight, ignore_index, label_smoothing)
+
+    def forward(self, logits: Array) -> Array:
+        loss, self.row_weight = kernels.backend(logits).softmax_cross_entropy(logits, *self.options)
+        return loss
+
+    def backward(self, grad: Tensor) -> Tensor:
+        (logits,) = self.saved()
+        if not is_grad_enabled():
+            be = kernels.backend(logits.data)
+            return Tensor._wrap(be.softmax_cross_entropy_backward(grad.data, logits.data, *self.options))
+        # loss_i = -sum_c q_ic log softmax(x_i)_c with constant q, so d loss_i / d x_i = softmax(x_i) sum_c
+        # q_ic - q_i
+        q = Tensor._wrap(self._target_distribution(logits))
+        return unsqueeze(grad, 1) * (softmax(logits, 1) * sum(q, 1, keepdim=True) - q)
+
+    def _target_distribution(self, logits: Tensor) -> Array:
+        """The rows q_i above: class weight and smoothing included, 0 where ignored."""
+        target, weight, ignore_index, smoothing = self.options
+        m, c = logits.shape
+        kept = target != ignore_index
+        w = np.ones(c, logits.dtype) if weight is None else weight
+        q = np.zeros((m, c), logits.dtype)
+        rows = np.flatnonzero(kept)
+        q[rows, target[rows]] = (1 - smoothing) * w[target[rows]]
+        q += kept[:, None] * (smoothing / c) * w
+        return q.astype(logits.dtype, copy=False)
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Any,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy between logits and class indices, as ``torch.nn.functional.cross_entropy``.
+
+    Args:
+        logits: (N, C) or (N, C, d1, ...), unnormalised.
+        target: class indices in [0, C) or ``ignore_index``, shape (N,) or (N, d1, ...): an integer tensor or
+            array.
+        weight: (C,), a weight for each class; with ``reduction="mean"`` the sum is divided by the targets'
+            total weight.
+        reduction: "mean", "sum" or "none" (a loss for each target).
+        label_smoothing: share of the target taken from the class and spread evenly over all (Szegedy et al.
+            2016).
+    """
+    op = "cross_entropy"
+    expect_floating(op, "logits", logits)
+    labels = np.asarray(target.data if isinstance(target, Tensor) else target)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{op}: reduction expects 'mean', 'sum' or 'none', got {reduction!r}")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: label_smoothing expects a value from 0 to 1, got {label_smoothing}")
+    if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"{op}: logits of shape {logits.shape} expect a target of shape (N, ...) without C, got "
+            f"{labels.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
+    classes = logits.shape[1]
+    if weight is not None:
+        expect_same_dtype(op, logits, weight=weight)
+        if weight.shape != (classes,):
+            raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
+    flat = np.ascontiguousarray(labels.reshape(-1), np.int64)
+    wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
+    if wrong.any():
+        raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
+    rows = logits
+    if logits.ndim > 2:
+        rows = reshape(permute(logits, (0, *range(2, logits.ndim), 1)), (flat.size, classes))
+    node = SoftmaxCrossEntropy(flat, None if weight is None else weight.data, ignore_index, label_smoothing)
+    losses = node(rows)
+    if reduction == "none":
+        return reshape(losses, labels.shape)
+    total = sum(losses)
+    if reduction == "sum":
+        return total
+    return (
+        total / float(node.row_weight.sum(dtype=np.float64))
+        if node.row_weight.any()
+        else total * float("nan")
+    )

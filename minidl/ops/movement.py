@@ -1,0 +1,257 @@
+"""Operators that move elements without changing them, in adjoint pairs: expand and sum, pad and crop, getitem
+and put."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import Function
+from minidl.ops._common import Array, axes
+from minidl.tensor import Tensor
+
+
+class Reshape(Function):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.input_shape = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return Reshape(self.input_shape)(grad)
+
+
+class Permute(Function):
+    def __init__(self, dims: tuple[int, ...]) -> None:
+        self.dims = dims
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.dims)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return Permute(tuple(int(i) for i in np.argsort(self.dims)))(grad)
+
+
+class Expand(Function):
+    """Repeats size-1 dimensions as a view. The walk sums the gradient back: the adjoint of a broadcast is a
+    sum."""
+
+    broadcasts = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        return np.broadcast_to(x, self.shape)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Pad(Function):
+    """A constant around the last dimensions; adjoint: crop."""
+
+    def __init__(self, widths: tuple[tuple[int, int], ...], value: float) -> None:
+        self.widths, self.value = widths, value
+
+    def forward(self, x: Array) -> Array:
+        shape = tuple(n + a + b for n, (a, b) in zip(x.shape, self.widths, strict=True))
+        inner = tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, self.widths, strict=True))
+        out = _empty_like_layout(x, shape)
+        out[...] = self.value
+        out[inner] = x
+        self.inner = inner
+        return out
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return GetItem(self.inner)(grad)
+
+
+class GetItem(Function):
+    """Selected elements; adjoint: put them back into zeros, adding where an element was selected twice."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    def forward(self, x: Array) -> Array:
+        self.shape = x.shape
+        return x[self.index]
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return Put(self.index, self.shape)(grad)
+
+
+class Put(Function):
+    """Zeros of a shape with the input added at an index."""
+
+    def __init__(self, index: Any, shape: tuple[int, ...]) -> None:
+        self.index, self.shape = index, shape
+
+    def forward(self, x: Array) -> Array:
+        out = (
+            np.zeros(self.shape, x.dtype) if x.ndim != len(self.shape) else _zeros_like_layout(x, self.shape)
+        )
+        if _is_basic(self.index):
+            out[self.index] = x
+        else:
+            np.add.at(out, self.index, x)
+        return out
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return GetItem(self.index)(grad)
+
+
+class Cat(Function):
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def forward(self, *xs: Array) -> Array:
+        self.sizes = [x.shape[self.dim] for x in xs]
+        return np.concatenate(xs, self.dim)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        out: list[Tensor | None] = []
+        start = 0
+        for size, needs in zip(self.sizes, self.needs_input_grad, strict=True):
+            index = (slice(None),) * self.dim + (slice(start, start + size),)
+            out.append(GetItem(index)(grad) if needs else None)
+            start += size
+        return tuple(out)
+
+
+def _is_basic(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        isinstance(p, (int, np.integer, slice, type(None), type(Ellipsis))) and not isinstance(p, bool)
+        for p in parts
+    )
+
+
+def _empty_like_layout(x: Array, shape: tuple[int, ...]) -> Array:
+    """Uninitialised, with the dimensions of ``x`` in the same order in memory (channels-last stays
+    channels-last)."""
+    order = sorted(range(x.ndim), key=lambda d: (-abs(x.strides[d]), d)) if x.size else list(range(x.ndim))
+    memory = kernels.backend(x).empty(tuple(shape[d] for d in order), x.dtype)
+    return memory.transpose(tuple(int(i) for i in np.argsort(order)))
+
+
+def _zeros_like_layout(x: Array, shape: tuple[int, ...]) -> Array:
+    out = _empty_like_layout(x, shape)
+    out[...] = 0
+    return out
+
+
+def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Another shape with as many elements; one size may be -1."""
+    sizes = tuple(int(s) for s in shape)
+    unknown = sizes.count(-1)
+    known = math.prod(s for s in sizes if s != -1)
+    if (
+        unknown > 1
+        or any(s < -1 for s in sizes)
+        or (known != x.size if not unknown else known == 0 or x.size % known)
+    ):
+        raise ValueError(
+            f"reshape: a tensor of shape {x.shape} ({x.size} elements) does not fit into {sizes}"
+        )
+    return x if sizes == x.shape else Reshape(sizes)(x)
+
+
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Merge the dimensions from ``start_dim`` to ``end_dim``, both included."""
+    if x.ndim == 0:
+        return reshape(x, (1,))
+    (start,), (end,) = axes("flatten", start_dim, x.ndim), axes("flatten", end_dim, x.ndim)
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def permute(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Dimensions in another order."""
+    order = tuple(d % x.ndim if -x.ndim <= d < x.ndim else x.ndim for d in dims)
+    if sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"permute: dims {tuple(dims)} is not an order of {x.ndim} dimensions")
+    return Permute(order)(x)
+
+
+def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions swapped."""
+    (a,), (b,) = axes("transpose", dim0, x.ndim), axes("transpose", dim1, x.ndim)
+    order = list(range(x.ndim))
+    order[a], order[b] = b, a
+    return Permute(tuple(order))(x)
+
+
+def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Dimensions of size 1 repeated to ``shape``; -1 keeps a size."""
+    sizes = list(shape)
+    extra = len(sizes) - x.ndim
+    for i in range(len(sizes)):
+        if sizes[i] == -1 and i >= extra:
+            sizes[i] = x.shape[i - extra]
+    if (
+        extra < 0
+        or any(n not in (1, sizes[extra + i]) for i, n in enumerate(x.shape))
+        or min(sizes, default=0) < 0
+    ):
+        raise ValueError(f"expand: a tensor of shape {x.shape} does not expand to {tuple(shape)}")
+    return x if tuple(sizes) == x.shape else Expand(tuple(sizes))(x)
+
+
+def squeeze(x: Tensor, dim: int | None = None) -> Tensor:
+    """Dimensions of size 1 dropped: all, or ``dim`` if it has size 1."""
+    drop = axes("squeeze", dim, x.ndim)
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if not (n == 1 and i in drop)))
+
+
+def unsqueeze(x: Tensor, dim: int) -> Tensor:
+    """A dimension of size 1 inserted before ``dim``."""
+    if not -x.ndim - 1 <= dim <= x.ndim:
+        raise IndexError(f"unsqueeze: dim {dim} is out of range for a tensor of {x.ndim} dimensions")
+    at = dim % (x.ndim + 1)
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def pad(x: Tensor, widths: Sequence[int], value: float = 0.0) -> Tensor:
+    """A constant border. ``widths`` counts from the last dimension, (left, right, top, bottom, ...), as in
+    PyTorch; not negative."""
+    if len(widths) % 2 or len(widths) > 2 * x.ndim or any(w < 0 for w in widths):
+        raise ValueError(
+            f"pad: widths expects pairs of ints >= 0 for at most {x.ndim} dimensions, got {tuple(widths)}"
+        )
+    per_dim = [(0, 0)] * (x.ndim - len(widths) // 2)
+    pairs = [(int(widths[i]), int(widths[i + 1])) for i in range(0, len(widths), 2)]
+    return Pad(tuple(per_dim + pairs[::-1]), value)(x)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """x[index] with NumPy's basic and advanced indexing."""
+    return GetItem(index)(x)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along an existing dimension."""
+    if not tensors:
+        raise ValueError("cat: tensors expects at least one tensor, got none")
+    (axis,) = axes("cat", dim, tensors[0].ndim)
+    first = tensors[0].shape
+    for i, t in enumerate(tensors):
+        if t.ndim != len(first) or any(
+            a != b for d, (a, b) in enumerate(zip(first, t.shape, strict=True)) if d != axis
+        ):
+            raise ValueError(
+                f"cat: tensor {i} has shape {t.shape}, which does not join {first} along dim {dim}"
+            )
+    return Cat(axis)(*tensors)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new dimension."""
+    return cat([unsqueeze(t, dim) for t in tensors], dim)

@@ -1,0 +1,156 @@
+"""Batch normalisation (Ioffe & Szegedy 2015), with the ReLU and the residual addition that follow it in one
+pass over memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import Function, is_grad_enabled
+from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops.elementwise import ReLUBackward, sqrt
+from minidl.ops.movement import reshape
+from minidl.ops.reduce import mean, sum
+from minidl.tensor import Tensor
+
+
+class BatchNorm(Function):
+    """y = [relu]((x - mean) * rstd * weight + bias [+ residual]), per channel (dimension 1).
+
+    In training mean and variance are those of the batch and gradients flow through them; otherwise they are
+    the constants given
+    (the frozen batch norm of fine-tuning), and gradients still reach x, weight and bias.
+    """
+
+    saved_inputs = (0, 1)
+
+    def __init__(self, mean: Array | None, var: Array | None, eps: float, relu: bool) -> None:
+        self.training = mean is None
+        self.mean, self.var = mean, var
+        self.eps, self.relu = eps, relu
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, residual: Array | None) -> Array:
+        be = kernels.backend(x)
+        last = np.moveaxis(x, 1, -1)
+        if self.training:
+            self.mean, self.var = be.batch_norm_stats(last)
+        assert self.mean is not None and self.var is not None
+        # per-channel constants in float64: C numbers, and their rounding would be seen in every pixel
+        rstd = 1.0 / np.sqrt(self.var.astype(np.float64) + self.eps)
+        scale = rstd if weight is None else rstd * weight
+        shift = -self.mean.astype(np.float64) * scale
+        if bias is not None:
+            shift = shift + bias
+        self.rstd = rstd.astype(x.dtype)
+        rest = None if residual is None else np.moveaxis(residual, 1, -1)
+        y = be.batch_norm_apply(last, scale.astype(x.dtype), shift.astype(x.dtype), rest, self.relu)
+        self.y = y if self.relu else None
+        return np.moveaxis(y, -1, 1)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if is_grad_enabled():
+            return self._differentiable_backward(grad)
+        x, weight = self.saved()
+        gx, gw, gb, gr = kernels.backend(x.data).batch_norm_backward(
+            np.moveaxis(grad.data, 1, -1),
+            np.moveaxis(x.data, 1, -1),
+            self.mean,
+            self.rstd,
+            None if weight is None else weight.data,
+            self.y,
+            self.training,
+            self.needs_input_grad[0],
+        )
+        needs = self.needs_input_grad
+        return (
+            Tensor._wrap(np.moveaxis(gx, -1, 1)) if needs[0] else None,
+            Tensor._wrap(gw) if needs[1] else None,
+            Tensor._wrap(gb) if needs[2] else None,
+            Tensor._wrap(np.moveaxis(gr, -1, 1)) if needs[3] else None,
+        )
+
+    def _differentiable_backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The same gradients out of differentiable operators, for gradients of gradients."""
+        x, weight = self.saved()
+        if self.relu:
+            grad = ReLUBackward(np.moveaxis(self.y, -1, 1))(grad)
+        dims = (0, *range(2, x.ndim))
+        channel = (1, x.shape[1], *[1] * (x.ndim - 2))
+        if self.training:
+            centred = x - mean(x, dims, keepdim=True)
+            rstd = 1.0 / sqrt(mean(centred * centred, dims, keepdim=True) + self.eps)
+        else:
+            centred = x - Tensor._wrap(self.mean.reshape(channel))  # type: ignore[union-attr]
+            rstd = Tensor._wrap(self.rstd.reshape(channel))
+        xhat = centred * rstd
+        gw = sum(grad * xhat, dims) if self.needs_input_grad[1] else None
+        gb = sum(grad, dims) if self.needs_input_grad[2] else None
+        gx = None
+        if self.needs_input_grad[0]:
+            scale = rstd if weight is None else rstd * reshape(weight, channel)
+            if self.training:  # term 1: through x; term 2: through the mean; term 3: through the variance
+                gx = scale * (
+                    grad - mean(grad, dims, keepdim=True) - xhat * mean(grad * xhat, dims, keepdim=True)
+                )
+            else:
+                gx = scale * grad
+        return gx, gw, gb, grad if self.needs_input_grad[3] else None
+
+    def _free(self) -> None:
+        super()._free()
+        self.y = None
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Batch normalisation over every dimension but 1, as ``torch.nn.functional.batch_norm``.
+
+    Args:
+        x: (N, C) or (N, C, ...), floating.
+        running_mean, running_var: (C,). Used when not training; when training they move towards the batch's
+            mean and *unbiased*
+            variance by ``momentum``, in place (may be None then).
+        weight, bias: (C,) or None.
+        residual: added after the normalisation, shape of ``x``.
+        relu: apply ReLU last. Residual and ReLU run in the same pass over memory, forward and backward.
+    """
+    op = "batch_norm"
+    expect_floating(op, "x", x)
+    if x.ndim < 2:
+        raise ValueError(f"{op}: x expects at least 2 dimensions (N, C, ...), got shape {x.shape}")
+    channels = x.shape[1]
+    expect_same_dtype(op, x, weight=weight, bias=bias, residual=residual)
+    for name, t in dict(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias).items():
+        if t is not None and t.shape != (channels,):
+            raise ValueError(f"{op}: {name} expects shape ({channels},), got {t.shape}")
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"{op}: residual expects the shape of x {x.shape}, got {residual.shape}")
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{op}: running_mean and running_var are needed when not training")
+        # copies: the constants of this call must not move with the running statistics before backward reads
+        # them
+        constants = (running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype))
+        return BatchNorm(*constants, eps, relu)(x, weight, bias, residual)
+    count = x.size // channels if channels else 0
+    if count <= 1:
+        raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
+    node = BatchNorm(None, None, eps, relu)
+    y = node(x, weight, bias, residual)
+    for running, batch in ((running_mean, node.mean), (running_var, node.var)):
+        if running is not None and batch is not None:
+            unbiased = batch * (count / (count - 1)) if running is running_var else batch
+            running.data += (momentum * (unbiased.astype(running.dtype) - running.data)).astype(running.dtype)
+            running.mark_changed()
+    return y
