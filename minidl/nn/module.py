@@ -40,8 +40,9 @@ class Module:
     """A layer or a network: subclasses assign parameters and children in `__init__` and define `forward`.
 
     A `Parameter` or `Module` assigned to an attribute is registered under the attribute's name, a buffer
-    through `register_buffer`. A missing attribute raises the ordinary AttributeError. Unlike PyTorch's, a list or dict of
-    modules is refused with TypeError (its parameters would silently not be trained): use ModuleList.
+    through `register_buffer`. A missing attribute raises the ordinary AttributeError. Unlike PyTorch's, a
+    list or dict of modules is refused with TypeError (its parameters would silently not be trained): use
+    ModuleList.
     """
 
     training: bool
@@ -65,8 +66,8 @@ class Module:
             isinstance(v, Module | Parameter) for v in items
         ):
             raise TypeError(
-                f"{type(self).__name__}.{name}: a {type(value).__name__} of modules or parameters would not be "
-                "trained; use nn.ModuleList, nn.Sequential or one attribute each"
+                f"{type(self).__name__}.{name}: a {type(value).__name__} of modules or parameters would not "
+                "be trained; use nn.ModuleList, nn.Sequential or one attribute each"
             )
         held = self.__dict__.get(name)
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):

@@ -41,7 +41,9 @@ class StateDictError(MinidlError, RuntimeError):
 def load_tensors(
     owner: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool
 ) -> tuple[list[str], list[str]]:
-    """Copies state[name] into tensors[name].data; returns (missing, unexpected). Changes nothing when it raises."""
+    """Copies state[name] into tensors[name].data; returns (missing, unexpected). Changes nothing when it
+    raises.
+    """
     if not isinstance(state, Mapping):
         raise TypeError(
             f"{owner}.load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
