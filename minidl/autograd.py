@@ -126,10 +126,16 @@ class Function:
         if not any(needs):
             return Tensor._wrap(data)
         self.needs_input_grad = needs
-        self._edges = tuple([(t._node or t) if n else None for t, n in zip(inputs, needs, strict=True)])  # type: ignore[union-attr]
-        self._input_info = tuple(
-            [(t.data.shape, t.data.dtype) if n else None for t, n in zip(inputs, needs, strict=True)]  # type: ignore[union-attr]
-        )
+        edges: list[Function | Tensor | None] = []
+        info: list[tuple[tuple[int, ...], Any] | None] = []
+        for t in inputs:
+            if t is not None and t.requires_grad:
+                edges.append(t._node or t)
+                info.append((t.data.shape, t.data.dtype))
+            else:
+                edges.append(None)
+                info.append(None)
+        self._edges, self._input_info = tuple(edges), tuple(info)
         saved = []
         for i in self.saved_inputs:
             t = inputs[i]

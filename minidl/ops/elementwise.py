@@ -12,6 +12,12 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, both
 from minidl.tensor import Tensor
 
+
+def _quiet() -> np.errstate:
+    """log(0) is -inf and log(-1) is NaN: values, not warnings."""
+    return np.errstate(all="ignore")
+
+
 # --- two operands, broadcast against each other -------------------------------------------------------------
 
 
@@ -54,7 +60,8 @@ class Div(Function):
     broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:
-        out = a / b
+        with _quiet():
+            out = a / b
         if out.dtype == np.float64 and not (a.dtype == np.float64 or b.dtype == np.float64):
             out = out.astype(np.float32)  # integers divided: the default float, as in PyTorch
         return out
@@ -73,7 +80,8 @@ class Pow(Function):
     broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:
-        return np.power(a, b)
+        with _quiet():
+            return np.power(a, b)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved()
@@ -119,7 +127,8 @@ class Exp(Function):
     saves_output = True
 
     def forward(self, x: Array) -> Array:
-        return np.exp(x)
+        with _quiet():
+            return np.exp(x)
 
     def backward(self, grad: Tensor) -> Tensor:
         return grad * self.saved_output()
@@ -129,7 +138,7 @@ class Log(Function):
     saved_inputs = (0,)
 
     def forward(self, x: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):  # log(0) = -inf and log(-1) = NaN, as values
+        with _quiet():
             return np.log(x)
 
     def backward(self, grad: Tensor) -> Tensor:
@@ -141,7 +150,7 @@ class Sqrt(Function):
     saves_output = True
 
     def forward(self, x: Array) -> Array:
-        with np.errstate(invalid="ignore"):
+        with _quiet():
             return np.sqrt(x)
 
     def backward(self, grad: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, both, expect_floating, expect_same_dtype
 from minidl.ops.movement import reshape, transpose
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
@@ -46,9 +48,10 @@ class Linear(Function):
         return gx, gw, gb
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Any, b: Any) -> Tensor:
     """Matrix product with PyTorch's rules: vectors are rows on the left and columns on the right, stacks
     broadcast."""
+    a, b = both(a, b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: expects at least one dimension, got shapes {a.shape} and {b.shape}")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:

@@ -56,7 +56,7 @@ class BatchNorm(Function):
             np.moveaxis(x.data, 1, -1),
             self.mean,
             self.rstd,
-            None if weight is None else weight.data,
+            np.ones(x.shape[1], x.dtype) if weight is None else weight.data,
             self.y,
             self.training,
             self.needs_input_grad[0],
@@ -73,6 +73,7 @@ class BatchNorm(Function):
         """The same gradients out of differentiable operators, for gradients of gradients."""
         x, weight = self.saved()
         if self.relu:
+            assert self.y is not None
             grad = ReLUBackward(np.moveaxis(self.y, -1, 1))(grad)
         dims = (0, *range(2, x.ndim))
         channel = (1, x.shape[1], *[1] * (x.ndim - 2))
@@ -131,7 +132,8 @@ def batch_norm(
         raise ValueError(f"{op}: x expects at least 2 dimensions (N, C, ...), got shape {x.shape}")
     channels = x.shape[1]
     expect_same_dtype(op, x, weight=weight, bias=bias, residual=residual)
-    for name, t in dict(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias).items():
+    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, t in per_channel.items():
         if t is not None and t.shape != (channels,):
             raise ValueError(f"{op}: {name} expects shape ({channels},), got {t.shape}")
     if residual is not None and residual.shape != x.shape:
