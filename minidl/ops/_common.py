@@ -27,13 +27,24 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
 
 
 def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """The two operands of a binary operator, at least one of them a tensor."""
+    """The two operands of a binary operator, with PyTorch's promotion.
+
+    NumPy would turn an integer and a float32 into float64; here a floating operand decides the dtype.
+    """
     if isinstance(a, Tensor):
-        return a, as_tensor(b, a)
-    if isinstance(b, Tensor):
-        return as_tensor(a, b), b
-    first = as_tensor(a)
-    return first, as_tensor(b, first)
+        b = as_tensor(b, a)
+    elif isinstance(b, Tensor):
+        a = as_tensor(a, b)
+    else:
+        a = as_tensor(a)
+        b = as_tensor(b, a)
+    if a.dtype != b.dtype:
+        kinds = a.dtype.kind + b.dtype.kind
+        if kinds[0] == "f" and kinds[1] in "iub":
+            b = Tensor._wrap(b.data.astype(a.dtype))
+        elif kinds[1] == "f" and kinds[0] in "iub":
+            a = Tensor._wrap(a.data.astype(b.dtype))
+    return a, b
 
 
 def axes(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
