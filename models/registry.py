@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from minidl.models.base import Model
 from minidl.models.config import PretrainedConfig
+from minidl.nn import StateDictError
 
 __all__ = ["Architecture", "architecture", "create", "list_models", "parse_options", "register"]
 
@@ -107,7 +108,7 @@ def create(
     model.options = {"in_channels": in_channels, **_jsonable(name, options)}
     model.pretrained_cfg = config.replace(classifier=model.classifier_name, num_classes=stored or classes)
     if state is not None:
-        model.load_state_dict(state)
+        _load(model, state, None if isinstance(weights, Mapping) else weights)
         if num_classes is not None and num_classes != model.num_classes:
             model.replaced_classifier = (model.num_classes, num_classes)
             logger.info(
@@ -169,6 +170,15 @@ def _state(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mappin
     from minidl.weights import load
 
     return load(weights)
+
+
+def _load(model: Model, state: Mapping[str, Any], path: Any) -> None:
+    try:
+        model.load_state_dict(state)
+    except StateDictError as error:
+        source = error.source if path is None else os.fspath(path)
+        details = (error.missing, error.unexpected, error.mismatched)
+        raise StateDictError(f"model {model.name}", *details, source=source) from None
 
 
 def _stored_classes(state: Mapping[str, Any], classifier: str) -> int | None:

@@ -98,7 +98,7 @@ class PadShortcut(nn.Module):
 def make_block(
     kind: str, in_channels: int, width: int, expansion: int, stride: int, stride_in: str, shortcut: str
 ) -> nn.Module:
-    """A block of a kind ("basic", "bottleneck") with the shortcut its shapes need (none: the input itself)."""
+    """A block of a kind ("basic", "bottleneck") with the shortcut that its shapes need, if any."""
     out_channels = width * expansion
     downsample: nn.Module | None = None
     if stride != 1 or in_channels != out_channels:

@@ -16,26 +16,41 @@ OPTIONAL_SUFFIX = "num_batches_tracked"  # files written before it existed lack 
 
 
 class StateDictError(MinidlError, RuntimeError):
-    """A state dict does not fit a module.
+    """A state dict does not fit a module; the message lists every name.
 
-    Attributes: `missing`, `unexpected` (lists of names) and `mismatched` (name -> what is wrong with it).
+    Attributes: `owner` and `source` (what was loaded into, what from), `missing`, `unexpected` (lists of names) and
+    `mismatched` (name -> what is wrong with it).
     """
 
     def __init__(
-        self, owner: str, missing: list[str], unexpected: list[str], mismatched: dict[str, str]
+        self,
+        owner: str,
+        missing: list[str],
+        unexpected: list[str],
+        mismatched: dict[str, str],
+        source: str = "the state dict",
     ) -> None:
-        self.owner, self.missing, self.unexpected, self.mismatched = owner, missing, unexpected, mismatched
+        self.owner, self.source = owner, source
+        self.missing, self.unexpected, self.mismatched = missing, unexpected, mismatched
+        super().__init__(self.short(None))
+
+    def short(self, limit: int | None = 3) -> str:
+        """The message with at most `limit` names of each kind."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "that do not fit": [f"{name} {reason}" for name, reason in self.mismatched.items()],
+        }
         parts = []
-        if missing:
-            parts.append(f"{len(missing)} missing: {', '.join(missing)}")
-        if unexpected:
-            parts.append(f"{len(unexpected)} unexpected: {', '.join(unexpected)}")
-        if mismatched:
-            parts.append(f"{len(mismatched)} that do not fit: {', '.join(map(' '.join, mismatched.items()))}")
-        super().__init__(f"the state dict does not fit {owner}: {'; '.join(parts)}")
+        for kind, names in kinds.items():
+            if names:
+                shown = names if limit is None else names[:limit]
+                more = ", ..." if len(shown) < len(names) else ""
+                parts.append(f"{len(names)} {kind}: {', '.join(shown)}{more}")
+        return f"{self.source} does not fit {self.owner}: {'; '.join(parts)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.owner, self.missing, self.unexpected, self.mismatched)
+        return type(self), (self.owner, self.missing, self.unexpected, self.mismatched, self.source)
 
 
 def load_tensors(

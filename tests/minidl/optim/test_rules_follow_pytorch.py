@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,7 @@ import pytest
 
 from minidl import kernels, optim
 from minidl.tensor import Parameter, Tensor
-
-sys.path.insert(0, str(Path(__file__).parent))
-from optim_cases import BASE_LR, OPTIMIZERS, SCHEDULE_STEPS, SCHEDULES, STEPS  # noqa: E402
+from tests.minidl.optim.optim_cases import BASE_LR, OPTIMIZERS, SCHEDULE_STEPS, SCHEDULES, STEPS
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "optim.npz"
 
