@@ -224,7 +224,7 @@ class Module:
     # ---- modes -----------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for this module and all below, except batch norms that a freeze holds in eval mode."""
+        """Training mode here and in all modules below, except batch norms held in eval mode by a freeze."""
         if not isinstance(mode, bool):
             raise TypeError(f"{type(self).__name__}.train: mode must be a bool, got {type(mode).__name__}")
         for module in self.modules():
@@ -232,7 +232,7 @@ class Module:
         return self
 
     def eval(self) -> Self:
-        """Evaluation mode for this module and all below. Gradients are not switched off: that is `no_grad`."""
+        """Evaluation mode here and below. Gradients are not switched off: that is `no_grad`."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
@@ -298,7 +298,7 @@ class Module:
     # ---- dtype -----------------------------------------------------------------------------------
 
     def to(self, dtype: DTypeLike) -> Self:
-        """Converts floating parameters, gradients and buffers in place to float32 or float64; integers stay."""
+        """Converts floating parameters, gradients and buffers in place to float32 or float64."""
         wanted = np.dtype(dtype)
         if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"{type(self).__name__}.to: dtype must be float32 or float64, got {wanted}")

@@ -18,8 +18,8 @@ OPTIONAL_SUFFIX = "num_batches_tracked"  # files written before it existed lack 
 class StateDictError(MinidlError, RuntimeError):
     """A state dict does not fit a module; the message lists every name.
 
-    Attributes: `owner` and `source` (what was loaded into, what from), `missing`, `unexpected` (lists of names) and
-    `mismatched` (name -> what is wrong with it).
+    Attributes: `owner` and `source` (what was loaded into, what from), `missing`, `unexpected` (lists of
+    names) and `mismatched` (name -> what is wrong with it).
     """
 
     def __init__(

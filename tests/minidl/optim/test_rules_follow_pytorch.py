@@ -1,4 +1,4 @@
-"""Every optimizer and schedule beside the numbers that PyTorch gave (tests/fixtures/make_optim_fixtures.py)."""
+"""Every optimizer and schedule beside PyTorch's numbers (tests/fixtures/make_optim_fixtures.py)."""
 
 from __future__ import annotations
 
