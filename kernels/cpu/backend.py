@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.norm import NormMixin
 from minidl.kernels.reference import ReferenceBackend
 
 
-class CPUBackend(ReferenceBackend):
+class CPUBackend(NormMixin, ReferenceBackend):
     """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""
 
     name = "cpu"

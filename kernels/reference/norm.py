@@ -65,7 +65,8 @@ class Normalisation:
         training: bool,
         needs_x: bool = True,
         needs_residual: bool = True,
-    ) -> tuple[Array | None, Array, Array, Array | None]:
+        needs_weight: bool = True,
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
         """Gradients of y = [relu](xhat * weight + bias [+ residual]) with xhat = (x - mean) * rstd.
 
         gy, x and y are (..., C), the others (C,). y is given when the forward ended in ReLU: g is then gy
@@ -97,4 +98,7 @@ class Normalisation:
             rows = max(x.size // max(x.shape[-1], 1), 1)
             centred = g - gbias / rows - xhat * (gweight / rows) if training else g
             gx = xp.ascontiguousarray((weight.astype(wide) * rstd * centred).astype(x.dtype))
-        return gx, gweight.astype(x.dtype), gbias.astype(x.dtype), g if needs_residual else None
+        gresidual = g if needs_residual else None
+        if not needs_weight:
+            return gx, None, None, gresidual
+        return gx, gweight.astype(x.dtype), gbias.astype(x.dtype), gresidual
