@@ -1,0 +1,118 @@
+"""`minidl evaluate`: the figures of a checkpoint, or of a model with a weights file, on labelled images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal
+
+from minidl.cli.options import add_device, add_loading, add_model, use_device
+from minidl.errors import MinidlError, UsageError
+
+EXAMPLE = """\
+examples:
+  minidl evaluate photos/ --checkpoint my-run
+  minidl evaluate cifar-10-batches-py --model resnet20 --weights resnet20.th --json
+
+Prints accuracy, top-5 accuracy (more than five classes), precision, recall and F1 of each class, and the
+confusion matrix. Data without a validation part is evaluated as a whole, except for a checkpoint, whose
+training set part of it was: then the part that was set aside is taken."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "evaluate",
+        help="measure a network on labelled images",
+        description="Measure a fine-tuned checkpoint, or a network with a weights file, on labelled images.",
+        epilog=EXAMPLE,
+    )
+    parser.add_argument("data", metavar="DATA", help="the images: a folder, zip file, CIFAR-10 or idx files")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN", help="a run folder (its best checkpoint) or a checkpoint file"
+    )
+    add_model(parser)
+    parser.add_argument("--split", metavar="PART", help="val (default) or train: the part of the data to use")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.add_argument(
+        "--confusion-picture", metavar="FILE", help="also draw the confusion matrix into a PNG file"
+    )
+    add_loading(parser)
+    add_device(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    use_device(arguments)
+    if (arguments.checkpoint is None) == (arguments.model is None):
+        raise UsageError("give either --checkpoint RUN, or --model NAME and --weights FILE")
+    if arguments.checkpoint is not None and (arguments.weights or arguments.model_option):
+        raise UsageError("--checkpoint knows its own model: leave out --weights and --model-option")
+    if arguments.split not in (None, "val", "train"):
+        raise UsageError(f"argument --split: must be val or train, got {arguments.split!r}")
+
+    from minidl.cli.console import PlainReporter, evaluation_text, make_reporter
+    from minidl.data import DataLoader, eval_transform, open_dataset
+    from minidl.training import Reporter, evaluate
+
+    reporter: Reporter = Reporter() if arguments.json else make_reporter()
+    model, classes, cfg, settings = load_any(arguments, reporter)
+    # what a checkpoint was trained on is found again by the same split
+    val_split, seed = settings.get("val_split", 0.2), settings.get("seed", 0)
+    if not settings and arguments.split is None:
+        val_split = 1.0
+    split: Literal["train", "val"] = "train" if arguments.split == "train" else "val"
+    splits = open_dataset(arguments.data, split, val_split=val_split, seed=seed)
+    dataset = splits.train if split == "train" else splits.val
+    if not len(dataset):
+        raise MinidlError(f"{arguments.data}: has no images in its {split} part")
+    if classes is None and len(splits.classes) != model.num_classes:
+        raise MinidlError(
+            f"{arguments.data}: has {len(splits.classes)} classes, the weights have {model.num_classes}"
+        )
+    if classes is not None and splits.classes != classes:
+        raise MinidlError(
+            f"{arguments.data}: its classes {_few(splits.classes)} are not those of the checkpoint, {_few(classes)}"
+        )
+    loader = DataLoader(
+        dataset, arguments.batch_size or 64, transform=eval_transform(cfg), num_workers=arguments.workers
+    )
+    result = evaluate(model, loader, splits.classes, reporter)
+    if arguments.json:
+        import json
+
+        about = {"data": arguments.data, "split": split, "model": model.name}
+        print(json.dumps({**about, **result.to_dict()}))
+    else:
+        reporter.log(evaluation_text(result))
+    if arguments.confusion_picture:
+        from minidl.training import plots
+
+        if not plots.draw_confusion(result, arguments.confusion_picture):
+            (Reporter() if arguments.json else PlainReporter()).log(plots.NO_MATPLOTLIB)
+    return 0
+
+
+def load_any(
+    arguments: argparse.Namespace, reporter: Any
+) -> tuple[Any, list[str] | None, dict[str, Any], dict[str, Any]]:
+    """The model of --checkpoint, or of --model and --weights: (model, classes or None, preprocessing,
+    settings).
+    """
+    from minidl.models import parse_options
+    from minidl.training import load_checkpoint, load_model
+
+    try:
+        options = parse_options(arguments.model_option or ())
+        preprocess = parse_options(arguments.preprocess or ())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if arguments.checkpoint is not None:
+        checkpoint = load_checkpoint(arguments.checkpoint)
+        model = checkpoint.build_model()
+        cfg = model.pretrained_cfg.replace(**preprocess) if preprocess else model.pretrained_cfg
+        return model, checkpoint.classes, cfg.to_dict(), checkpoint.settings
+    model = load_model(arguments.model, arguments.weights, options, preprocess, reporter)
+    return model.eval(), None, model.pretrained_cfg.to_dict(), {}
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

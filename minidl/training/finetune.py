@@ -1,0 +1,285 @@
+"""Fine-tuning from start to end: data, network, what is frozen, optimizer, loop, checkpoints, pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minidl
+from minidl import optim
+from minidl.data import DataLoader, eval_transform, open_dataset, train_transform
+from minidl.errors import UsageError
+from minidl.nn import Module
+from minidl.training import features, plots
+from minidl.training.checkpoint import Checkpoint, load_checkpoint
+from minidl.training.freezing import freeze
+from minidl.training.metrics import Evaluation, score
+from minidl.training.network import Network, build_network
+from minidl.training.reporting import EpochRow, Reporter
+from minidl.training.run_folder import BEST, RunFolder, run_status
+from minidl.training.settings import Settings
+from minidl.training.trainer import Loader, Trainer, predict_logits
+
+EVAL_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a run brought: the figures of the best epoch on the validation part (None without one) and the
+    history.
+    """
+
+    path: Path
+    best: EpochRow
+    evaluation: Evaluation | None
+    history: list[EpochRow]
+
+
+def fine_tune(
+    data: str | Path,
+    settings: Settings,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    workers: int = 2,
+    step_seconds: float | None = 60.0,
+    draw: bool = True,
+    reporter: Reporter | None = None,
+) -> FineTuned:
+    """Train a network on a data set and leave checkpoints, metrics and pictures in the folder `out`.
+
+    `data` is any layout that `minidl.data.open_dataset` knows. With the same settings, data and machine the
+    weights come out bit for bit the same, however many `workers` load the images and however often the run
+    was killed and continued with `resume=True`. `step_seconds` is how often the state is saved within an
+    epoch.
+
+    Raises UsageError when `out` exists and `resume` is false, MinidlError for bad data, weights that do not
+    fit, a loss that is not finite, or a file that cannot be written.
+    """
+    reporter = reporter or Reporter()
+    out = Path(out)
+    status = check_out(out, resume)
+    minidl.manual_seed(settings.seed)
+    splits = open_dataset(data, None, settings.val_split, settings.seed)
+    reporter.log(_data_line(data, splits))
+    if not len(splits.train):
+        raise UsageError(f"{data}: has no training images")
+    network = build_network(settings, splits.classes, reporter)
+    reporter.log(freeze(network.model, settings.freeze, network.classifier))
+    describe = _describer(settings, network, splits.classes)
+    identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": _fingerprint(splits)}
+    if status == "finished":
+        reporter.log(f"{out}: this run is finished, nothing to do")
+        return _finished(out, splits, network, workers)
+
+    cfg = network.preprocessing
+    train_loader: Loader = DataLoader(
+        splits.train,
+        settings.batch_size,
+        shuffle=True,
+        transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
+        num_workers=workers,
+        seed=settings.seed,
+    )
+    val_loader = _eval_loader(splits.val, cfg, workers) if len(splits.val) else None
+    model: Module = network.model
+    loaders = (train_loader, val_loader)
+    if settings.trains_on_features:
+        model, loaders = _on_features(settings, network, splits, workers, reporter)
+    epochs = settings.epochs or 0
+    optimizer = make_optimizer(settings, network.model)
+    scheduler = make_schedule(settings, optimizer, epochs * len(loaders[0]))
+    out.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)
+    folder.epochs = epochs
+    trainer = Trainer(
+        model,
+        optimizer,
+        *loaders,
+        splits.classes,
+        scheduler=scheduler,
+        label_smoothing=settings.label_smoothing,
+        reporter=reporter,
+        on_step=folder.on_step,
+        on_epoch=folder.on_epoch,
+    )
+    if status == "unfinished":
+        folder.restore(trainer)
+        at = trainer.position
+        reporter.log(
+            f"{out}: continued after {at.epoch} of {epochs} epochs"
+            + (f" and {at.step} steps" * (at.step > 0))
+        )
+    else:
+        folder.save(trainer)
+    try:
+        history = trainer.fit(epochs)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(
+            f"what was saved in {out} is intact: give the same command with --resume to continue"
+        )
+        raise
+    evaluation = (
+        _draw(out, history, splits, network, workers, draw, reporter) if val_loader is not None else None
+    )
+    if evaluation is None and draw:
+        _draw_curves(out, history, reporter)
+    folder.finish()
+    assert trainer.best is not None
+    return FineTuned(out, trainer.best, evaluation, history)
+
+
+def check_out(out: Path, resume: bool) -> str:
+    """What `run_status` says of the run folder; UsageError when a new run would overwrite it or it is no run."""
+    status = run_status(out)
+    if status == "other":
+        raise UsageError(f"{out}: exists and is not the folder of a run; choose another --out")
+    if not resume and status == "unfinished":
+        raise UsageError(
+            f"{out}: holds an unfinished run; add --resume to continue it, or choose another --out"
+        )
+    if not resume and status == "finished":
+        raise UsageError(f"{out}: holds a finished run; choose another --out, or remove it first")
+    return status
+
+
+def make_optimizer(settings: Settings, model: Module) -> optim.Optimizer:
+    """The optimizer of the settings over all parameters, without weight decay on norms and biases."""
+    lr, decay = float(settings.lr or 0.0), float(settings.weight_decay or 0.0)
+    groups = optim.param_groups(model, decay, no_decay_norm_bias=True, layer_decay=settings.layer_decay)
+    if settings.optimizer == "sgd":
+        return optim.SGD(groups, lr, momentum=settings.momentum)
+    if settings.optimizer == "rmsprop":
+        return optim.RMSprop(groups, lr, momentum=settings.momentum)
+    return (optim.AdamW if settings.optimizer == "adamw" else optim.Adam)(groups, lr)
+
+
+def make_schedule(settings: Settings, optimizer: optim.Optimizer, steps: int) -> optim.LRScheduler | None:
+    """The learning-rate schedule of the settings over `steps` optimizer steps."""
+    warmup = min(round(settings.warmup * steps), steps - 1)
+    if settings.schedule == "cosine":
+        return optim.WarmupCosine(optimizer, warmup, steps)
+    if settings.schedule == "onecycle":
+        return optim.OneCycle(optimizer, None, max(steps, 2))
+    if settings.schedule == "step":
+        return optim.MultiStepLR(optimizer, [math.ceil(steps / 2), math.ceil(3 * steps / 4)])
+    return optim.LinearWarmup(optimizer, warmup) if warmup else None
+
+
+def _on_features(
+    settings: Settings, network: Network, splits: Any, workers: int, reporter: Reporter
+) -> tuple[Module, tuple[Loader, Loader | None]]:
+    """The classifier alone, and loaders of what the frozen trunk makes of the images."""
+    head = network.model.get_submodule(network.classifier)
+
+    def load(dataset: Any, name: str, shuffle: bool) -> Loader:
+        images = _eval_loader(dataset, network.preprocessing, workers)
+        title = f"features of the {name} images"
+        rows, labels = features.compute_features(network.model, network.classifier, images, reporter, title)
+        return features.FeatureLoader(rows, labels, settings.batch_size, shuffle=shuffle, seed=settings.seed)
+
+    train = load(splits.train, "training", True)
+    val = load(splits.val, "validation", False) if len(splits.val) else None
+    reporter.log("the frozen trunk's features were computed once; only the classifier is trained on them")
+    return head, (train, val)
+
+
+def _eval_loader(dataset: Any, cfg: Mapping[str, Any], workers: int) -> Loader:
+    return DataLoader(dataset, EVAL_BATCH, transform=eval_transform(cfg), num_workers=workers)
+
+
+def _describer(
+    settings: Settings, network: Network, classes: list[str]
+) -> Callable[[Mapping[str, np.ndarray], int, dict[str, Any]], Checkpoint]:
+    def describe(state: Mapping[str, np.ndarray], epoch: int, metrics: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            state=state,
+            model=settings.model,
+            options=network.model.options,
+            classes=classes,
+            preprocessing=network.preprocessing,
+            settings=settings.to_dict(),
+            epoch=epoch,
+            metrics=metrics,
+        )
+
+    return describe
+
+
+def _draw(
+    out: Path,
+    history: list[EpochRow],
+    splits: Any,
+    network: Network,
+    workers: int,
+    draw: bool,
+    reporter: Reporter,
+) -> Evaluation:
+    """Evaluate the best checkpoint on the validation part, draw its pictures."""
+    network.model.load_state_dict(load_checkpoint(out / BEST).state)
+    loader = _eval_loader(splits.val, network.preprocessing, workers)
+    reporter.begin("evaluating the best epoch", len(loader))
+    try:
+        logits, labels = predict_logits(network.model, loader, reporter)
+    finally:
+        reporter.end()
+    evaluation = score(logits, labels, splits.classes)
+    if draw:
+        _draw_curves(out, history, reporter)
+        plots.draw_confusion(evaluation, out / "confusion.png")
+        draw_sheet(splits.val, logits, labels, splits.classes, out / "predictions.png")
+    return evaluation
+
+
+def draw_sheet(dataset: Any, logits: np.ndarray, labels: np.ndarray, classes: list[str], path: Path) -> None:
+    """Draw some images of `dataset` with what logits (N, C) say of them; see `plots.choose_samples`."""
+    shown = []
+    for index in plots.choose_samples(logits, labels):
+        row = np.exp(logits[index] - logits[index].max())
+        predicted = int(row.argmax())
+        image, label = dataset[index]
+        shown.append(
+            plots.Shown(image, classes[label], classes[predicted], float(row[predicted] / row.sum()))
+        )
+    plots.draw_predictions(shown, path)
+
+
+def _draw_curves(out: Path, history: list[EpochRow], reporter: Reporter) -> None:
+    if not plots.draw_curves(history, out / "curves.png"):
+        reporter.log(plots.NO_MATPLOTLIB)
+
+
+def _finished(out: Path, splits: Any, network: Network, workers: int) -> FineTuned:
+    checkpoint = load_checkpoint(out)
+    row = EpochRow(**checkpoint.metrics)
+    evaluation = None
+    if len(splits.val):
+        evaluation = _draw(out, [], splits, network, workers, False, Reporter())
+    return FineTuned(out, row, evaluation, [row])
+
+
+def _data_line(data: str | os.PathLike[str], splits: Any) -> str:
+    names = ", ".join(splits.classes[:10]) + (", ..." if len(splits.classes) > 10 else "")
+    return (
+        f"{data}: {splits.kind}, {len(splits.train):,} training and {len(splits.val):,} validation images, "
+        f"{len(splits.classes)} classes ({names})"
+    )
+
+
+def _fingerprint(splits: Any) -> str:
+    """A hash of the names and labels of all samples: another data set cannot be taken for the one a run
+    began with.
+    """
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.val):
+        digest.update(np.ascontiguousarray(part.targets, "<i8").tobytes())
+        for index in range(len(part)):
+            digest.update(os.path.basename(part.name(index)).encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""From names and files to a network that is ready to be trained or evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minidl import models
+from minidl.errors import MinidlError
+from minidl.models import Model
+from minidl.nn import StateDictError
+from minidl.training.reporting import Reporter
+from minidl.training.settings import Settings
+
+SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, the name of its classifier module and its preprocessing as a JSON-able dictionary (a
+    `pretrained_cfg`).
+    """
+
+    model: Model
+    classifier: str
+    preprocessing: dict[str, Any]
+
+
+def build_network(settings: Settings, classes: list[str], reporter: Reporter) -> Network:
+    """The network of the settings with one output per class; says in the log where its weights came from.
+
+    Raises MinidlError when the weights file is bad or does not fit, ValueError for unknown names and options.
+    """
+    model = load_model(
+        settings.model, settings.weights, settings.model_options, settings.preprocess, reporter
+    )
+    name, have, want = model.classifier_name, model.num_classes, len(classes)
+    if settings.weights is None:
+        model.reset_classifier(want)
+    elif have != want:
+        model.reset_classifier(want)
+        reporter.log(
+            f"classifier {name!r}: the weights have {have} classes, the data {want}: replaced by a new one"
+        )
+    elif settings.new_classifier:
+        model.reset_classifier(want)
+        reporter.log(f"classifier {name!r}: replaced by a new one, as asked for")
+    else:
+        reporter.log(f"classifier {name!r}: kept, the weights and the data have {want} classes each")
+    return Network(model, name, preprocessing_of(model, want))
+
+
+def preprocessing_of(model: Model, num_classes: int) -> dict[str, Any]:
+    """The model's `pretrained_cfg` as a dictionary, for `num_classes` classes."""
+    return model.pretrained_cfg.replace(num_classes=num_classes, classifier=model.classifier_name).to_dict()
+
+
+def load_model(
+    name: str,
+    weights_file: str | None,
+    options: Mapping[str, Any],
+    preprocess: Mapping[str, Any],
+    reporter: Reporter,
+) -> Model:
+    """A registered model with the weights of a file (None: random ones) and as many classes as the file has.
+
+    Raises MinidlError, in one line, when the file is bad or does not fit; ValueError for unknown names and
+    options.
+    """
+    models.architecture(name)  # an unknown name is said before a large file is read
+    state = None
+    if weights_file is not None:
+        from minidl import weights
+
+        state = weights.load(weights_file)
+        for note in state.notes:
+            reporter.log(f"{weights_file}: {note}")
+    else:
+        reporter.log(f"{name}: no weights were given, it starts from random ones")
+    try:
+        return models.create(name, weights=state, pretrained_cfg=dict(preprocess) or None, **options)
+    except StateDictError as error:
+        raise MinidlError(f"{weights_file}: does not fit {name}: {condensed(error)}") from error
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def condensed(error: StateDictError) -> str:
+    """The counts and the first names of what does not fit, in one line."""
+    parts = []
+    for what, names in (
+        ("missing", error.missing),
+        ("unexpected", error.unexpected),
+        ("of another shape", [f"{name} {why}" for name, why in error.mismatched.items()]),
+    ):
+        if names:
+            more = ", ..." if len(names) > SHOWN_NAMES else ""
+            parts.append(f"{len(names)} tensors {what} ({', '.join(names[:SHOWN_NAMES])}{more})")
+    return "; ".join(parts)

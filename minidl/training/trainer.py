@@ -1,0 +1,225 @@
+"""The training loop: one step, one epoch, all epochs, with its exact position kept so that it can be taken
+up anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+import minidl
+from minidl.errors import MinidlError
+from minidl.nn import Module
+from minidl.nn import functional as F
+from minidl.optim import LRScheduler, Optimizer
+from minidl.training.metrics import Evaluation, score
+from minidl.training.reporting import EpochRow, Reporter
+
+Batch = tuple[minidl.Tensor, np.ndarray]
+
+
+class Loader(Protocol):
+    """What the trainer asks of its data: batches (images or features, labels int64 (N,)), in an order fixed
+    by the epoch.
+    """
+
+    def __len__(self) -> int: ...
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class DivergedError(MinidlError):
+    """The loss became infinite or not a number; nothing was saved from it."""
+
+
+@dataclass
+class Position:
+    """How far the training is: `epoch` finished epochs, `step` finished steps of the next, and that epoch's
+    sums so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a classifier with cross-entropy.
+
+    `train_loader` and `val_loader` yield (input Tensor, labels int64 (N,)); `classes` are the class names;
+    `scheduler` is stepped after every optimizer step. `on_step(trainer)` is called after each step and
+    `on_epoch(trainer, row, best)` after each epoch: saving happens there, at points from which `fit` can go
+    on exactly.
+
+    The best epoch has the highest validation accuracy (the lower loss when equal, the earlier epoch when
+    both are); without a validation set each epoch is better than the one before.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        train_loader: Loader,
+        val_loader: Loader | None,
+        classes: list[str],
+        *,
+        scheduler: LRScheduler | None = None,
+        label_smoothing: float = 0.0,
+        reporter: Reporter | None = None,
+        on_step: Callable[[Trainer], None] | None = None,
+        on_epoch: Callable[[Trainer, EpochRow, bool], None] | None = None,
+    ) -> None:
+        if not len(train_loader):
+            raise ValueError("Trainer: train_loader has no batches")
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.train_loader, self.val_loader, self.classes = train_loader, val_loader, classes
+        self.label_smoothing = label_smoothing
+        self.reporter = reporter or Reporter()
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.position = Position()
+        self.history: list[EpochRow] = []
+        self.best: EpochRow | None = None
+        self.evaluation: Evaluation | None = None
+
+    def fit(self, epochs: int) -> list[EpochRow]:
+        """Train until `epochs` epochs are finished in all, from the current position; returns the history.
+
+        Raises DivergedError when the loss is not finite.
+        """
+        while self.position.epoch < epochs:
+            self._train_epoch(epochs)
+            row = self._epoch_row()
+            better = self.best is None or _rank(row) > _rank(self.best)
+            self.best = row if better else self.best
+            self.history.append(row)
+            self.position = Position(epoch=row.epoch)
+            self.reporter.epoch(row, epochs, better)
+            if self.on_epoch is not None:
+                self.on_epoch(self, row, better)
+        return self.history
+
+    def _train_epoch(self, epochs: int) -> None:
+        at = self.position
+        self.model.train()
+        self.train_loader.set_epoch(at.epoch)
+        self.reporter.begin(f"epoch {at.epoch + 1}/{epochs}", len(self.train_loader))
+        try:
+            started, before = time.perf_counter(), at.seconds
+            for inputs, labels in self.train_loader.iterate(at.step):
+                loss, correct = self.train_step(inputs, labels)
+                at.step += 1
+                at.loss_sum += loss * len(labels)
+                at.correct += correct
+                at.seen += len(labels)
+                at.seconds = before + time.perf_counter() - started
+                self.reporter.advance(at.step, loss=at.loss_sum / at.seen, accuracy=at.correct / at.seen)
+                if self.on_step is not None and at.step < len(self.train_loader):
+                    self.on_step(self)
+        finally:
+            self.reporter.end()
+
+    def train_step(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[float, int]:
+        """One step on one batch; returns its mean loss in nats and how many of its labels were predicted
+        right.
+        """
+        self.optimizer.zero_grad()
+        logits = self.model(inputs)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise self._diverged("the training loss", value)
+        loss.backward()
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return value, int((logits.data.argmax(axis=1) == labels).sum())
+
+    def _epoch_row(self) -> EpochRow:
+        at = self.position
+        started = time.perf_counter()
+        val_loss = val_accuracy = None
+        if self.val_loader is not None:
+            self.evaluation = evaluate(self.model, self.val_loader, self.classes)
+            val_loss, val_accuracy = self.evaluation.loss, self.evaluation.accuracy
+            if not math.isfinite(val_loss):
+                raise self._diverged("the validation loss", val_loss)
+        return EpochRow(
+            epoch=at.epoch + 1,
+            lr=max(group["lr"] for group in self.optimizer.param_groups),
+            train_loss=at.loss_sum / at.seen,
+            train_accuracy=at.correct / at.seen,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=at.seconds + time.perf_counter() - started,
+        )
+
+    def _diverged(self, what: str, value: float) -> DivergedError:
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        return DivergedError(
+            f"training stopped: {what} became {value} in epoch {self.position.epoch + 1}, "
+            f"step {self.position.step + 1}, at learning rate {rate:g}; try a smaller learning rate, a longer warm-up, "
+            "or check that the preprocessing is the one of the weights"
+        )
+
+
+def _rank(row: EpochRow) -> tuple[float, float]:
+    if row.val_accuracy is None or row.val_loss is None:
+        return (float(row.epoch), 0.0)
+    return (row.val_accuracy, -row.val_loss)
+
+
+def predict_logits(
+    model: Module, loader: Loader, reporter: Reporter | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, C) and labels (N,) of all batches of `loader`, the model in evaluation mode; its mode is
+    restored afterwards.
+    """
+    was_training = model.training
+    model.eval()
+    logits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    try:
+        with minidl.no_grad():
+            for number, (inputs, truth) in enumerate(loader.iterate(), 1):
+                logits.append(np.array(model(inputs).numpy()))
+                labels.append(np.asarray(truth))
+                if reporter is not None:
+                    reporter.advance(number)
+    finally:
+        model.train(was_training)
+    if not logits:
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def evaluate(
+    model: Module,
+    loader: Loader,
+    classes: list[str],
+    reporter: Reporter | None = None,
+    title: str = "evaluating",
+) -> Evaluation:
+    """The figures of `model` over all batches of `loader`. Raises ValueError when it has not one output per
+    class.
+    """
+    if reporter is None:
+        logits, labels = predict_logits(model, loader)
+    else:
+        reporter.begin(title, len(loader))
+        try:
+            logits, labels = predict_logits(model, loader, reporter)
+        finally:
+            reporter.end()
+    if not len(labels):
+        logits = np.zeros((0, len(classes)), np.float32)
+    return score(logits, labels, classes)
