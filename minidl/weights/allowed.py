@@ -171,7 +171,7 @@ def _numpy_scalar(arguments: tuple[object, ...]) -> object:
     dtype, data = arguments
     if not isinstance(dtype, NumpyDtype):
         raise TypeError("a NumPy scalar without a dtype")
-    return dtype.array((), as_bytes(data), False).item()
+    return dtype.array((), as_bytes(data), False).item() if dtype.plain else PickledObject()
 
 
 def _numpy_frombuffer(arguments: tuple[object, ...]) -> object:
@@ -198,6 +198,7 @@ def _table() -> dict[tuple[str, str], AllowedGlobal]:
         "torch._utils _rebuild_parameter_with_state": _first_tensor,
         "torch._tensor _rebuild_from_type_v2": _tensor_with_attributes,
         "torch.nn.parameter Parameter": _legacy_parameter,
+        "torch.autograd.variable Variable": _legacy_parameter,
         "torch.nn.parameter Buffer": None,
         "torch.serialization _get_layout": _inert,
         "argparse Namespace": _inert,

@@ -112,8 +112,11 @@ def _find(root: object, path: str, key: str | None) -> tuple[dict[Any, object], 
 
 def _wrapper(root: dict[Any, object], path: str) -> str | None:
     """The name of the entry of `root` that leads to the state dict; None when `root` is it."""
+    seen: dict[int, bool] = {}
     candidates = [
-        name for name, value in root.items() if isinstance(name, str) and _leads_to_tensors(value, _MAX_DEPTH)
+        name
+        for name, value in root.items()
+        if isinstance(name, str) and _leads_to_tensors(value, _MAX_DEPTH, seen)
     ]
     for name in WRAPPERS:
         if name in candidates:
@@ -125,11 +128,18 @@ def _wrapper(root: dict[Any, object], path: str) -> str | None:
     return candidates[0]
 
 
-def _leads_to_tensors(value: object, depth: int) -> bool:
-    """Whether `value` is a dictionary with tensors under names, or holds one under a wrapper's name."""
+def _leads_to_tensors(value: object, depth: int, seen: dict[int, bool]) -> bool:
+    """Whether `value` is a dictionary with tensors under names, or holds one under a wrapper's name.
+
+    seen: answers by id. A hostile file has dictionaries that contain themselves and one another many times.
+    """
     if not isinstance(value, dict) or depth == 0:
         return False
-    return _holds_tensors(value) or any(_leads_to_tensors(value.get(name), depth - 1) for name in WRAPPERS)
+    if id(value) not in seen:
+        seen[id(value)] = False
+        inner = (_leads_to_tensors(value.get(name), depth - 1, seen) for name in WRAPPERS)
+        seen[id(value)] = _holds_tensors(value) or any(inner)
+    return seen[id(value)]
 
 
 def _holds_tensors(value: dict[Any, object]) -> bool:
@@ -168,12 +178,13 @@ def _as_tensor(value: object) -> TensorRef | NDArray[Any] | None:
 def _common_prefix(names: Mapping[str, object]) -> str:
     """The wrappers' prefixes that all names share, in the order they stand in the names."""
     prefix = ""
-    while True:
+    for _ in range(_MAX_DEPTH):
         longer = [prefix + more for more in PREFIXES]
         fitting = [p for p in longer if names and all(name.startswith(p) and name != p for name in names)]
         if not fitting:
-            return prefix
+            break
         prefix = fitting[0]
+    return prefix
 
 
 def _listed(names: list[Any], limit: int = 12) -> str:

@@ -1,4 +1,4 @@
-"""What stands in for the objects of a pickle: references to tensors not read yet, NumPy's objects, nothing."""
+"""What stands in for the objects of a pickle: tensors not read yet, NumPy's objects, or nothing."""
 
 from __future__ import annotations
 
@@ -74,14 +74,19 @@ class LegacyParameter(PickledObject):
 
 
 class NumpyDtype(PickledObject):
-    """A NumPy dtype of plain numbers."""
+    """A NumPy dtype. Arrays are built of plain numbers only; others (text, objects, dates) are dropped."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: str) -> None:
-        if code[:1] not in set("biufc?SV") or not (code[1:].isdigit() or code == "?"):
-            raise ValueError(f"a NumPy dtype other than plain numbers: {code[:20]!r}")
-        self.dtype = np.dtype(code[:6])
+        if len(code) > 8 or code[:1] not in set("biufc?SUVOMm") or not (code[1:].isdigit() or code == "?"):
+            raise ValueError(f"a NumPy dtype {code[:20]!r}")
+        self.dtype = np.dtype(code)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its elements are numbers."""
+        return self.dtype.kind in "biufc"
 
     def set_state(self, state: object) -> None:
         """state: (version, byte order, ...)."""
@@ -92,7 +97,7 @@ class NumpyDtype(PickledObject):
 
     def array(self, shape: tuple[int, ...], data: bytes, fortran: bool) -> np.ndarray:
         """The array whose bytes are `data`, copied, native byte order."""
-        if self.dtype.kind not in "biufc":
+        if not self.plain:
             raise ValueError(f"a NumPy array of dtype {self.dtype}")
         if count(shape) * self.dtype.itemsize != len(data):
             raise ValueError(f"a NumPy array of {len(data)} bytes for shape {shape}")
@@ -114,7 +119,7 @@ class NumpyArray(PickledObject):
         """state: (version, shape, dtype, Fortran order, bytes)."""
         if type(state) is not tuple or len(state) != 5 or not isinstance(state[2], NumpyDtype):
             raise ValueError("a NumPy array without its five fields")
-        if state[2].dtype.kind in "biufc":  # arrays of text hold no weights
+        if state[2].plain:
             self.array = state[2].array(naturals(state[1]), as_bytes(state[4]), state[3] is True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 MAX_GROWTH = 8
@@ -28,7 +27,7 @@ class StateDict(dict[str, NDArray[Any]]):
     metadata: the strings that a safetensors file carries beside its tensors; empty for other formats.
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray[Any, Any]], *, format: str) -> None:
+    def __init__(self, arrays: dict[str, NDArray[Any]], *, format: str) -> None:
         super().__init__(arrays)
         self.format = format
         self.notes: list[str] = []

@@ -45,7 +45,9 @@ def save_pth(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]) ->
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(f"{_FOLDER}/{name}", _EPOCH)
+    info = zipfile.ZipInfo(f"{_FOLDER}/{name}", _EPOCH)
+    info.create_system = 3  # the same bytes on Windows
+    return info
 
 
 def _aligned(name: str, position: int) -> zipfile.ZipInfo:
