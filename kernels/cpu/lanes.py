@@ -4,7 +4,7 @@
 once, and ``store`` puts them back::
 
     for j in range(0, width, LANES):
-        store(y, j, relu(fma(load(x, j), load(scale, j), load(shift, j))))
+        store(y, j, fma(load(x, j), load(scale, j), load(shift, j)))
 
 Why not leave it to LLVM: it turns a plain loop into vectors only after proving, at run time, that no two of
 the arrays overlap, and gives up beyond eight such comparisons. Sixteen lanes of any type are split by LLVM
@@ -208,15 +208,15 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def relu(typing: Any, x: Any) -> Any:
-    """max(x, 0) where NaN stays NaN."""
+def at_least(typing: Any, x: Any, floor: Any) -> Any:
+    """max(x, floor) where a NaN in x stays NaN. A floor of 0 is ReLU, one of -inf changes nothing."""
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        zero = ir.Constant(args[0].type, None)
-        # 0 > NaN is false, so NaN passes; x86 has exactly this as one instruction.
-        return builder.select(builder.fcmp_ordered(">", zero, args[0]), zero, args[0])
+        value, low = args
+        # floor > NaN is false, so NaN passes; x86 has exactly this as one instruction.
+        return builder.select(builder.fcmp_ordered(">", low, value), low, value)
 
-    return x(x), generate
+    return x(x, floor), generate
 
 
 @intrinsic

@@ -21,11 +21,12 @@ import numpy as np
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.lanes import (
     LANES,
+    at_least,
     drain,
     fma,
     load,
     prefetch,
-    relu,
+    splat,
     store,
     stream,
     where_positive,
@@ -75,13 +76,14 @@ def _affine(
     shift: Any,
     residual: Any,
     y: Any,
+    floor: Any,
     add: Any,
-    clip: Any,
     past: Any,
     part: Any,
     parts: Any,
 ) -> None:
-    """y = [relu](x * scale + shift [+ residual]) over whole rows; past: write past the caches."""
+    """y = max(x * scale + shift [+ residual], floor) over whole rows; past: write past the caches."""
+    low = splat(floor)
     width = scale.size
     first, last = share(x.size // width, part, parts)
     for row in range(first, last):
@@ -90,8 +92,7 @@ def _affine(
             value = fma(load(x, i), load(scale, j), load(shift, j))
             if add:
                 value = value + load(residual, i)
-            if clip:
-                value = relu(value)
+            value = at_least(value, low)
             if past:
                 stream(y, i, value)
             else:
@@ -153,9 +154,7 @@ def _input_gradient(
     mean: Any,
     coefficients: Any,
     gx: Any,
-    g: Any,
     masked: Any,
-    keep: Any,
     training: Any,
     past: Any,
     part: Any,
@@ -171,8 +170,6 @@ def _input_gradient(
             v = load(gy, i)
             if masked:
                 v = where_positive(load(y, i), v)
-                if keep:
-                    store(g, i, v)
             if training:
                 v = fma(load(a, j), v, fma(load(b, j), load(x, i) - load(mean, j), load(c, j)))
             else:
@@ -267,7 +264,8 @@ class NormMixin(Normalisation):
         if plan.rows:
             tables = (per_channel(table, x.dtype, plan.fold) for table in (scale, shift))
             add = residual is not None
-            launch(_affine, flat_x, *tables, flat_other, flat_y, add, bool(relu), streams(y), work=x.size)
+            floor = x.dtype.type(0 if relu else -np.inf)
+            launch(_affine, flat_x, *tables, flat_other, flat_y, floor, add, streams(y), work=x.size)
         if plan.whole < len(flat_x):
             rest = slice(plan.whole, None)
             tail = None if residual is None else flat_other[rest]
@@ -326,8 +324,10 @@ class NormMixin(Normalisation):
                 tail = np.where(flat_y[rest] > 0, flat_g[rest], 0) if masked else flat_g[rest]
                 tail = tail.astype(np.float64)
                 sums += tail.sum(axis=0), (tail * (flat_x[rest] - mean)).sum(axis=0)
-            if keep:  # the mask is applied and stored
-                flat_g, masked, keep = kept, False, False
+        elif keep:
+            np.copyto(kept, np.where(flat_y > 0, flat_g, 0))
+        if keep:  # the mask is applied and stored
+            flat_g, masked = kept, False
 
         gx = None
         gbias, gweight = sums[0], sums[1] * rstd
@@ -337,8 +337,8 @@ class NormMixin(Normalisation):
             rows = np.stack([a, -a * rstd * gweight / pixels, -a * gbias / pixels]).astype(x.dtype)
             if plan.rows:
                 launch(
-                    *(_input_gradient, flat_g, flat_x, flat_y, table, np.tile(rows, plan.fold), gx, kept),
-                    *(masked, keep, bool(training), streams(gx)),
+                    *(_input_gradient, flat_g, flat_x, flat_y, table, np.tile(rows, plan.fold), gx),
+                    *(masked, bool(training), streams(gx)),
                     work=x.size,
                 )
             if plan.whole < pixels:
@@ -347,8 +347,6 @@ class NormMixin(Normalisation):
                 if training:
                     gx[rest] += rows[1] * (flat_x[rest] - mean) + rows[2]
             gx = gx.reshape(x.shape)
-        elif keep and plan.rows:
-            np.copyto(kept, np.where(flat_y > 0, flat_g, 0))
         gresidual = None
         if needs_residual:
             gresidual = gy if y is None else kept.reshape(gy.shape)
