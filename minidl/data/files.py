@@ -67,12 +67,12 @@ class FolderSource:
         self.path = path
         self.files: list[str] = []
         self.folders: list[str] = []
-        self._walk("", depth=0)
+        self._walk()
         self.files.sort()
         self.folders.sort()
 
-    def _walk(self, base: str, depth: int) -> None:
-        pending = [(base, depth)]
+    def _walk(self) -> None:
+        pending = [("", 0)]
         while pending:
             base, depth = pending.pop()
             try:

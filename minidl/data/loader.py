@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,18 +138,17 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
         return self.iterate()
 
-    def iterate(self, start: int = 0) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-        """The batches of the current epoch from number `start` on; those before are skipped without being
-        made.
-        """
+    def iterate(self, start: int = 0) -> Generator[tuple[Tensor, NDArray[np.int64]], None, None]:
+        """The current epoch's batches from number `start` on; those before are skipped, not made."""
         from minidl.tensor import Tensor
 
         epoch = self.epoch
-        for images, labels in self._arrays(epoch, start):
-            yield Tensor(images), labels
+        with closing(self._arrays(epoch, start)) as arrays:
+            for images, labels in arrays:
+                yield Tensor(images), labels
         self.epoch = epoch + 1
 
-    def _arrays(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _arrays(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         order = self.order(epoch)
         size = self.batch_size
         batches = [order[number * size : (number + 1) * size] for number in range(start, len(self))]

@@ -10,27 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.data.dataset import ImageLike
+from minidl.data.decode import MAX_PIXELS
+from minidl.errors import MinidlError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def is_array(image: Any) -> bool:
-    """Whether the image is an array, after a check of its shape and dtype (ValueError, TypeError)."""
-    if not isinstance(image, np.ndarray):
-        return False
+def check_array(image: NDArray[Any]) -> None:
+    """Raises ValueError or TypeError unless the array is an image: uint8 (H, W, C) with C 1 or 3."""
     if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(
-            f"transform: an array image must be (H, W, C) with C 1 or 3, got shape {image.shape}"
-        )
+        raise ValueError(f"transform: an array image must be (H, W, C) with C 1 or 3, got {image.shape}")
     if image.dtype != np.uint8:
         raise TypeError(f"transform: an array image must be uint8, got {image.dtype}")
-    return True
 
 
 def size_of(image: ImageLike) -> tuple[int, int]:
-    """(height, width)."""
+    """(height, width). Raises ValueError or TypeError for an array that is no image."""
     if isinstance(image, np.ndarray):
+        check_array(image)
         return image.shape[0], image.shape[1]
     return image.size[1], image.size[0]
 
@@ -39,7 +37,7 @@ def as_pil(image: ImageLike) -> Image.Image:
     """The image as a Pillow image in mode RGB or L."""
     if not isinstance(image, np.ndarray):
         return image if image.mode in ("RGB", "L") else image.convert("RGB")
-    is_array(image)
+    check_array(image)
     from PIL import Image
 
     return Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image))
@@ -48,7 +46,7 @@ def as_pil(image: ImageLike) -> Image.Image:
 def as_array(image: ImageLike) -> NDArray[np.uint8]:
     """The image as a uint8 array (H, W, C), which may be read-only."""
     if isinstance(image, np.ndarray):
-        is_array(image)
+        check_array(image)
         return image
     pixels = np.asarray(as_pil(image))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
@@ -101,4 +99,8 @@ def resize(image: ImageLike, height: int, width: int, interpolation: str) -> Ima
     picture = as_pil(image)
     if picture.size == (width, height):
         return picture
+    if height * width > MAX_PIXELS:
+        raise MinidlError(
+            f"an image of {picture.width} x {picture.height} pixels would grow to {width} x {height}"
+        )
     return picture.resize((width, height), filters[interpolation], reducing_gap=None)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl.data.dataset import ImageLike
-from minidl.data.pixels import as_pil, color, crop, flip, is_array, resize, size_of
+from minidl.data.pixels import as_pil, color, crop, flip, resize, size_of
 
 Rng = np.random.Generator
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -362,7 +362,6 @@ class RandomRotation:
             "bilinear": Resampling.BILINEAR,
             "bicubic": Resampling.BICUBIC,
         }
-        is_array(image)
         low, high = self._range()
         angle = low + (high - low) * draw(rng, "RandomRotation").random()
         picture = as_pil(image)
