@@ -36,6 +36,10 @@ class HookHandle:
         self.remove()
 
 
+def _no_forward(self: Module, *args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+
 class Module:
     """A layer or a network: subclasses assign parameters and children in `__init__` and define `forward`.
 
@@ -47,7 +51,7 @@ class Module:
 
     training: bool
     keeps_statistics: bool = False  # True for batch norms: what `freeze` holds in eval mode
-    forward: Callable[..., Any]  # every subclass defines it with its own arguments
+    forward: Callable[..., Any] = _no_forward  # every subclass defines it with its own arguments
 
     def __init__(self) -> None:
         self.training = True

@@ -203,7 +203,7 @@ class LinearWarmup(LRScheduler):
 
 
 class WarmupCosine(LinearWarmup):
-    """Linear warm-up over `warmup_steps`, then half a cosine that reaches min_factor * lr0 at `total_steps`."""
+    """Linear warm-up over `warmup_steps`, then half a cosine down to min_factor * lr0 at `total_steps`."""
 
     def __init__(
         self,
