@@ -47,11 +47,11 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(_llvm(kind.element), LANES))
 
 
-def _llvm(element: Any) -> ir.Type:
+def _llvm(element: types.Type) -> ir.Type:
     if isinstance(element, types.Boolean):
         return ir.IntType(1)
     if isinstance(element, types.Integer):
-        return ir.IntType(element.bitwidth)
+        return ir.IntType(element.bitwidth)  # type: ignore[attr-defined]
     return ir.FloatType() if element == types.float32 else ir.DoubleType()
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.runtime import kernel, launch, share
 from minidl.kernels.reference.checks import Array
 
 # Outputs of this many bytes leave the last-level cache before anyone reads them, so they are written past it.
 STREAM_BYTES = 32 << 20
+SMALL_COPY = 1 << 14  # elements: NumPy copies fewer than this just as fast
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -23,12 +25,30 @@ def supported(*arrays: Array | None) -> bool:
     return len(kinds) == 1 and kinds.pop() in _FLOATS
 
 
+@kernel
+def _swap(source: Any, target: Any, part: Any, parts: Any) -> None:
+    """target[n, c, p] = source[n, p, c], in blocks that stay in the first cache."""
+    n, pixels, channels = source.shape
+    first, last = share(n, part, parts)
+    for image in range(first, last):
+        for low in range(0, channels, 64):
+            for p in range(pixels):
+                for c in range(low, min(low + 64, channels)):
+                    target[image, c, p] = source[image, p, c]
+
+
 def dense(array: Array) -> Array:
     """The array itself when C-contiguous and aligned, else a copy."""
     if array.flags.c_contiguous and array.flags.aligned:
         return array
     copy = memory.empty(array.shape, array.dtype)
-    np.copyto(copy, array)
+    last = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+    if array.ndim == 4 and array.size >= SMALL_COPY and supported(array) and last.flags.c_contiguous:
+        # Channels-last memory seen as (N, C, H, W), as the gradient of a weight is: NumPy copies it slowly.
+        n, c, h, w = array.shape
+        launch(_swap, last.reshape(n, h * w, c), copy.reshape(n, c, h * w), work=array.size)
+    else:
+        np.copyto(copy, array)
     return copy
 
 
