@@ -18,12 +18,12 @@ from minidl.errors import MinidlError
 from minidl.weights.allowed import find_global
 from minidl.weights.files import Window, quoted
 from minidl.weights.stand_ins import AllowedGlobal, PickledObject, checked_key
-from minidl.weights.state import growth_limit
 
-MAX_OPERATIONS = 4_000_000
-"""A tensor takes about 35 operations: room for 100,000 of them, and some seconds at worst."""
+MAX_OPERATIONS = 2_000_000
+"""A tensor takes about 35 operations: room for 50,000 of them, and some seconds at worst."""
 
 _MAX_INTEGER_BYTES = 128
+_COPY_SLACK = 16 << 20
 
 PersistentLoad = Callable[[object], object]
 
@@ -37,32 +37,36 @@ class PickleReader:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        self._operations = 0
-        self._copied = 0
-        self._copy_limit = growth_limit(window.remaining)
+        self._operations_left = MAX_OPERATIONS
+        self._copies_left = 2 * window.remaining + _COPY_SLACK
 
     def load(self, persistent_load: PersistentLoad = _no_persistent_ids) -> object:
         """The object that the next pickle describes.
 
         Raises MinidlError for a global outside the allow-list, for damage and for a pickle out of bounds.
         """
-        return _Machine(self._window, persistent_load, self).run()
-
-    def count(self, operations: int = 1) -> None:
-        """Counts operations; MinidlError above MAX_OPERATIONS."""
-        self._operations += operations
-        if self._operations > MAX_OPERATIONS:
-            raise MinidlError(f"{self._window.path}: its pickle has more than {MAX_OPERATIONS} operations")
+        machine = _Machine(self._window, persistent_load, self)
+        try:
+            return machine.run(self._operations_left)
+        finally:
+            self._operations_left -= machine.operations
 
     def count_copy(self, values: object) -> None:
         """Counts what a call may copy of its arguments: the same list or string can be passed many times."""
         for value in values if type(values) is tuple else ():
             if isinstance(value, list | tuple | dict):
-                self.count(len(value))
+                self._operations_left -= len(value)
             elif isinstance(value, str | bytes):
-                self._copied += len(value)
-        if self._copied > self._copy_limit:
-            raise MinidlError(f"{self._window.path}: its pickle copies {self._copied} bytes")
+                self._copies_left -= len(value)
+        if self._operations_left < 0:
+            raise too_many_operations(self._window.path)
+        if self._copies_left < 0:
+            raise MinidlError(f"{self._window.path}: damaged, its pickle copies more bytes than the file has")
+
+
+def too_many_operations(path: str) -> MinidlError:
+    """The error above the bound."""
+    return MinidlError(f"{path}: its pickle has more than {MAX_OPERATIONS} operations")
 
 
 class _Machine:
@@ -75,29 +79,28 @@ class _Machine:
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
+        self.operations = 0
 
-    def run(self) -> object:
-        """Executes opcodes up to STOP and returns what is then on top of the stack."""
-        read, count, operations = self.window.read, self.reader.count, _OPERATIONS
-        while True:
-            count()
-            code = read(1)
-            if code == b".":
-                return self._damage_is_an_error(_Machine.pop, code)
-            operation = operations.get(code)
-            if operation is None:
-                raise MinidlError(f"{self.window.path}: damaged, its pickle has the unknown opcode {code!r}")
-            self._damage_is_an_error(operation, code)
-
-    def _damage_is_an_error(self, operation: Callable[[_Machine], object], code: bytes) -> object:
+    def run(self, limit: int) -> object:
+        """Executes at most `limit` opcodes, up to STOP, and returns what is then on top of the stack."""
+        read, operations = self.window.read, _OPERATIONS
+        code = b""
         try:
-            return operation(self)
+            for self.operations in range(limit):
+                code = read(1)
+                if code == b".":
+                    return self.pop()
+                operations[code](self)
         except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
-            reason = quoted(str(error), 120)
+            if code not in operations and code != b".":
+                raise MinidlError(
+                    f"{self.window.path}: damaged, its pickle has the unknown opcode {code!r}"
+                ) from None
             raise MinidlError(
                 f"{self.window.path}: damaged, its pickle fails at byte {self.window.position} "
-                f"(opcode {code!r}: {reason})"
+                f"(opcode {code!r}: {quoted(str(error), 120)})"
             ) from error
+        raise too_many_operations(self.window.path)
 
     # ---- the stack
 
