@@ -113,6 +113,8 @@ class PretrainedConfig:
 
     def with_channels(self, channels: int) -> PretrainedConfig:
         """The same for another number of input channels: mean and std become averages."""
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"in_channels must be a positive integer, got {channels!r}")
         if channels == self.input_size[0]:
             return self
         average = {n: [sum(getattr(self, n)) / self.input_size[0]] * channels for n in ("mean", "std")}

@@ -149,7 +149,10 @@ def _parse_value(text: str) -> Any:
 
 
 def _check_options(name: str, builder: Callable[..., Model], options: Mapping[str, Any]) -> None:
-    known = [p for p in inspect.signature(builder).parameters if p not in ("num_classes", "in_channels")]
+    parameters = inspect.signature(builder).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return  # what it hands on is checked there
+    known = [p.name for p in parameters if p.name not in ("num_classes", "in_channels")]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise TypeError(
