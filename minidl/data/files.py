@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -24,18 +25,19 @@ def reason(error: BaseException) -> str:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a file of at most `limit` bytes. Raises MinidlError naming the file."""
+    """The bytes of a regular file of at most `limit` bytes. Raises MinidlError naming the file."""
     try:
+        status = os.stat(path)
+        # Before opening: a named pipe would wait for a writer.
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise MinidlError(f"{path}: cannot be read: it is {kind}")
+        if status.st_size > limit:
+            raise MinidlError(f"{path}: {status.st_size} bytes, more than the {limit} that are read")
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise MinidlError(f"{path}: {size} bytes, more than the {limit} that are read")
-            data = file.read(limit + 1)
+            return file.read(status.st_size)  # reading up to `limit` would reserve that much
     except OSError as error:
         raise MinidlError(f"{path}: cannot be read: {reason(error)}") from error
-    if len(data) > limit:
-        raise MinidlError(f"{path}: more than the {limit} bytes that are read")
-    return data
 
 
 class Source(Protocol):

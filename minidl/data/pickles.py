@@ -87,7 +87,7 @@ def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
 def _dtype(code: Any, *flags: Any) -> _DType:
     name = _text(code)
     if name not in _DTYPES:
-        raise _Refused(f"arrays of dtype {name!r} are not read")
+        raise _Refused(f"arrays of dtype {name[:20]!r} are not read")
     return _DType(name)
 
 
@@ -159,7 +159,8 @@ class _Reader:
     def find_global(self, module: Any, name: Any) -> None:
         found = _GLOBALS.get((_text(module), _text(name)))
         if found is None:
-            raise _Refused(f"it asks for {_text(module)}.{_text(name)}, which is not allowed")
+            shown = "".join(c if c.isprintable() else "?" for c in f"{_text(module)}.{_text(name)}"[:200])
+            raise _Refused(f"it asks for {shown}, which is not allowed")
         self.stack.append(found)
 
     def put_items(self, pairs: list[Any]) -> None:

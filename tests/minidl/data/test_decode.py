@@ -171,6 +171,16 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
             decode_file(missing)
 
 
+def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    import os
+
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(MinidlError, match=r"pipe\.jpg: cannot be read: it is no regular file"):
+        decode_file(tmp_path / "pipe.jpg")
+
+
 def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:
     (tmp_path / "really.jpg").write_bytes(encoded(picture(), "PNG"))
     assert np.array_equal(pixels(decode_file(tmp_path / "really.jpg")), pixels(picture()))
