@@ -91,6 +91,7 @@ def create(
     """
     entry = architecture(name)
     _check_options(name, entry.builder, options)
+    noted = {"in_channels": in_channels, **_jsonable(name, options)}
     config = entry.config
     if isinstance(pretrained_cfg, PretrainedConfig):
         config = pretrained_cfg
@@ -105,7 +106,7 @@ def create(
         stored = _stored_classes(state, chosen.get("classifier_name", config.classifier))
     model = entry.builder(num_classes=stored or classes, in_channels=in_channels, **chosen)
     model.name = name
-    model.options = {"in_channels": in_channels, **_jsonable(name, options)}
+    model.options = noted
     model.pretrained_cfg = config.replace(classifier=model.classifier_name, num_classes=stored or classes)
     if state is not None:
         _load(model, state, None if isinstance(weights, Mapping) else weights)
