@@ -16,20 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import ops, random
 from minidl.autograd import Function, enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
+from minidl.creation import arange, full, ones, ones_like, randn, tensor, zeros, zeros_like
 from minidl.ops import cat, clamp, log_softmax, logsumexp, matmul, maximum, softmax, stack, where
 from minidl.random import manual_seed
-from minidl.tensor import (
-    Parameter,
-    Tensor,
-    arange,
-    full,
-    ones,
-    ones_like,
-    randn,
-    tensor,
-    zeros,
-    zeros_like,
-)
+from minidl.tensor import Parameter, Tensor
 
 __version__ = "0.1.0"
 

@@ -21,18 +21,7 @@ from minidl import autograd
 if TYPE_CHECKING:
     from minidl.autograd import Function
 
-__all__ = [
-    "Parameter",
-    "Tensor",
-    "arange",
-    "full",
-    "ones",
-    "ones_like",
-    "randn",
-    "tensor",
-    "zeros",
-    "zeros_like",
-]
+__all__ = ["Parameter", "Tensor"]
 
 Array = Any
 Scalar = bool | int | builtins.float
@@ -47,7 +36,8 @@ def install_operators(ops: ModuleType) -> None:
     _ops = ops
 
 
-def _as_array(data: Any, dtype: Any) -> Array:
+def as_array(data: Any, dtype: Any) -> Array:
+    """The array in ``data``, converted to ``dtype`` unless that is None; Python floats become float32."""
     if isinstance(data, Tensor):
         data = data.data
     if isinstance(data, (np.ndarray, np.generic)):
@@ -85,7 +75,7 @@ class Tensor:
     _hooks: tuple[Callable[[Tensor], Tensor | None], ...]
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
-        self.data = _as_array(data, dtype)
+        self.data = as_array(data, dtype)
         self.grad = None
         self._node = None
         self._version = [0]
@@ -452,7 +442,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in (N, C, H, W) order with another shape; one size may be -1."""
-        return _ops.reshape(self, _sizes(shape))
+        return _ops.reshape(self, sizes(shape))
 
     view = reshape
 
@@ -462,7 +452,7 @@ class Tensor:
 
     def permute(self, *dims: Any) -> Tensor:
         """Reorder the dimensions."""
-        return _ops.permute(self, _sizes(dims))
+        return _ops.permute(self, sizes(dims))
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Swap two dimensions."""
@@ -470,7 +460,7 @@ class Tensor:
 
     def expand(self, *shape: Any) -> Tensor:
         """Repeat dimensions of size 1 to ``shape`` without copying; -1 keeps a size."""
-        return _ops.expand(self, _sizes(shape))
+        return _ops.expand(self, sizes(shape))
 
     def squeeze(self, dim: int | None = None) -> Tensor:
         """Drop dimensions of size 1 (all, or ``dim``)."""
@@ -496,7 +486,8 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
     if len(args) == 1 and not isinstance(args[0], (int, np.integer)):
         args = tuple(args[0])
     return tuple(int(a) for a in args)
@@ -509,47 +500,3 @@ def _plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_plain_index(i) for i in index)
     return index
-
-
-def tensor(data: Any, requires_grad: bool = False, dtype: Any = None) -> Tensor:
-    """A tensor around a copy of ``data``; see :class:`Tensor` for dtypes."""
-    return Tensor(np.array(_as_array(data, dtype), order="K"), requires_grad)
-
-
-def zeros(*shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros."""
-    return Tensor(np.zeros(_sizes(shape), dtype), requires_grad)
-
-
-def ones(*shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of ones."""
-    return Tensor(np.ones(_sizes(shape), dtype), requires_grad)
-
-
-def full(shape: Sequence[int], value: Scalar, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """A tensor filled with ``value``."""
-    return Tensor(np.full(tuple(shape), value, dtype), requires_grad)
-
-
-def zeros_like(t: Tensor) -> Tensor:
-    """Zeros with the shape, dtype and memory layout of ``t``."""
-    return Tensor(np.zeros_like(t.data))
-
-
-def ones_like(t: Tensor) -> Tensor:
-    """Ones with the shape, dtype and memory layout of ``t``."""
-    return Tensor(np.ones_like(t.data))
-
-
-def arange(*args: Any, dtype: Any = None) -> Tensor:
-    """Evenly spaced numbers, as ``numpy.arange``; floats become float32."""
-    return Tensor(
-        _as_array(np.arange(*args).tolist() if dtype is None else np.arange(*args, dtype=dtype), dtype)
-    )
-
-
-def randn(*shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """Standard normal numbers from the library's generator (:func:`minidl.manual_seed`)."""
-    from minidl import random
-
-    return Tensor(random.generator().standard_normal(_sizes(shape)).astype(dtype), requires_grad)
