@@ -304,10 +304,6 @@ class Tensor:
         """To float64."""
         return self.to(np.float64)
 
-    def astype(self, dtype: Any) -> Tensor:
-        """To a dtype."""
-        return self.to(dtype)
-
     # --- arithmetic -----------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:
