@@ -166,7 +166,7 @@ def _tar_storages(window: Window, places: dict[str, int]) -> dict[str, StorageRe
     views = pickles.load()
     for view in views if type(views) is list else ():
         target, root, offset, numel = view
-        storages[_identifier(target, window)] = _piece(storages[_identifier(root, window)], offset, numel)
+        storages[_identifier(target, window)] = _piece(_known(storages, root, window), offset, numel)
     return storages
 
 
@@ -182,7 +182,7 @@ def _tar_tensors(window: Window, storages: dict[str, StorageRef]) -> dict[str, T
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", window.read(8 * (2 * dimensions + 1)))
         sizes, strides, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1]
         tensors[_identifier(key, window)] = rebuild_tensor(
-            (storages[_identifier(storage_key, window)], offset, sizes, strides)
+            (_known(storages, storage_key, window), offset, sizes, strides)
         )
     return tensors
 
@@ -198,6 +198,13 @@ def _triple(value: object, window: Window) -> tuple[object, object, object]:
     if type(value) is not tuple or len(value) != 3:
         raise MinidlError(f"{window.path}: damaged, an entry that is not (key, place, type)")
     return value
+
+
+def _known(storages: dict[str, StorageRef], key: object, window: Window) -> StorageRef:
+    name = _identifier(key, window)
+    if name not in storages:
+        raise MinidlError(f"{window.path}: damaged, there is no storage {quoted(name)}")
+    return storages[name]
 
 
 def _identifier(value: object, window: Window) -> str:
