@@ -175,7 +175,7 @@ for _depth, _block, _layers in (
         layers=_layers,
     )(ResNet)
 
-# The half-width ResNet-50 of OpenCV's face detector family: Caffe's stride, pooling and raw BGR pixels.
+# Half the width, with Caffe's stride, pooling and raw BGR pixels.
 register(
     "resnet50_thin",
     IMAGENET.replace(
