@@ -32,6 +32,26 @@ def epoch_line(row: EpochRow, epochs: int, best: bool) -> str:
     return "  ".join(parts) + ("  best" if best and row.val_accuracy is not None else "")
 
 
+def quoted(text: str) -> str:
+    """`text` as one word of a shell command."""
+    import shlex
+
+    return shlex.quote(text) if sys.platform != "win32" else f'"{text}"' if " " in text else text
+
+
+def program() -> str:
+    """How this command can be called again from the same shell."""
+    import os
+    import shutil
+
+    called = sys.argv[0]
+    if os.path.basename(called).startswith("minidl") and os.path.exists(called):
+        found = shutil.which("minidl")
+        same = found is not None and os.path.realpath(found) == os.path.realpath(called)
+        return "minidl" if same else quoted(called)
+    return f"{quoted(sys.executable)} -m minidl"
+
+
 class PlainReporter(Reporter):
     """One line per sentence and epoch; long pieces of work say every 10 seconds how far they are."""
 
@@ -99,17 +119,12 @@ class RichReporter(Reporter):
 
 
 class _Thinned:
-    """Which epochs to show when they are so short that all of them would flood the screen: a few per second."""
-
-    def __init__(self) -> None:
-        self._shown = -1.0
+    """Which epochs to show: all that take a while, a tenth of those so short that they would flood the
+    screen.
+    """
 
     def due(self, row: EpochRow, epochs: int) -> bool:
-        now = time.monotonic()
-        if row.seconds > 0.25 or row.epoch in (1, epochs) or row.epoch % max(1, epochs // 10) == 0:
-            self._shown = now
-            return True
-        return False
+        return row.seconds > 0.25 or row.epoch in (1, epochs) or row.epoch % max(1, epochs // 10) == 0
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     use_device(arguments)
     from pathlib import Path
 
-    from minidl.cli.console import evaluation_text, make_reporter
+    from minidl.cli.console import evaluation_text, make_reporter, program, quoted
     from minidl.training import check_out, fine_tune
 
     reporter = make_reporter()
@@ -129,15 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
         reporter.log(evaluation_text(done.evaluation))
     reporter.log("")
     reporter.log(f"written to {done.path}: best.safetensors, last.safetensors, metrics.csv and pictures")
-    reporter.log(f"next: minidl predict IMAGE... --checkpoint {quoted(str(done.path))}")
+    reporter.log(f"next: {program()} predict IMAGE... --checkpoint {quoted(str(done.path))}")
     return 0
-
-
-def quoted(text: str) -> str:
-    """`text` as one word of a shell command."""
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _settings(arguments: argparse.Namespace, status: str) -> Any:

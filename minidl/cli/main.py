@@ -29,11 +29,16 @@ exit codes: 0 done, 1 the work failed, 2 wrong use, 130 interrupted
 'minidl COMMAND --help' explains a command and shows an example"""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=27)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with the nearest known name."""
 
     def __init__(self, **options: object) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _Formatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)  # type: ignore[arg-type]
 

@@ -14,8 +14,8 @@ import numpy as np
 
 import minidl
 from minidl import optim
-from minidl.data import DataLoader, eval_transform, open_dataset, train_transform
-from minidl.errors import UsageError
+from minidl.data import DataLoader, Splits, eval_transform, open_dataset, train_transform
+from minidl.errors import MinidlError, UsageError
 from minidl.nn import Module
 from minidl.training import features, plots
 from minidl.training.checkpoint import Checkpoint, load_checkpoint
@@ -43,7 +43,7 @@ class FineTuned:
 
 
 def fine_tune(
-    data: str | Path,
+    data: str | Path | Splits,
     settings: Settings,
     out: str | os.PathLike[str],
     *,
@@ -55,10 +55,10 @@ def fine_tune(
 ) -> FineTuned:
     """Train a network on a data set and leave checkpoints, metrics and pictures in the folder `out`.
 
-    `data` is any layout that `minidl.data.open_dataset` knows. With the same settings, data and machine the
-    weights come out bit for bit the same, however many `workers` load the images and however often the run
-    was killed and continued with `resume=True`. `step_seconds` is how often the state is saved within an
-    epoch.
+    `data` is a path that `minidl.data.open_dataset` knows, or what it returned. With the same settings,
+    data and machine the weights come out bit for bit the same, however many `workers` load the images and
+    however often the run was killed and continued with `resume=True`. `step_seconds` is how often the state
+    is saved within an epoch.
 
     Raises UsageError when `out` exists and `resume` is false, MinidlError for bad data, weights that do not
     fit, a loss that is not finite, or a file that cannot be written.
@@ -67,10 +67,12 @@ def fine_tune(
     out = Path(out)
     status = check_out(out, resume)
     minidl.manual_seed(settings.seed)
-    splits = open_dataset(data, None, settings.val_split, settings.seed)
-    reporter.log(_data_line(data, splits))
+    splits = data
+    if not isinstance(splits, Splits):
+        splits = open_dataset(splits, None, settings.val_split, settings.seed)
+        reporter.log(_data_line(splits, str(data)))
     if not len(splits.train):
-        raise UsageError(f"{data}: has no training images")
+        raise MinidlError(f"{'the data set' if splits is data else data}: has no training images")
     network = build_network(settings, splits.classes, reporter)
     reporter.log(freeze(network.model, settings.freeze, network.classifier))
     describe = _describer(settings, network, splits.classes)
@@ -174,7 +176,7 @@ def make_schedule(settings: Settings, optimizer: optim.Optimizer, steps: int) ->
 
 
 def _on_features(
-    settings: Settings, network: Network, splits: Any, workers: int, reporter: Reporter
+    settings: Settings, network: Network, splits: Splits, workers: int, reporter: Reporter
 ) -> tuple[Module, tuple[Loader, Loader | None]]:
     """The classifier alone, and loaders of what the frozen trunk makes of the images."""
     head = network.model.get_submodule(network.classifier)
@@ -216,7 +218,7 @@ def _describer(
 def _draw(
     out: Path,
     history: list[EpochRow],
-    splits: Any,
+    splits: Splits,
     network: Network,
     workers: int,
     draw: bool,
@@ -256,7 +258,7 @@ def _draw_curves(out: Path, history: list[EpochRow], reporter: Reporter) -> None
         reporter.log(plots.NO_MATPLOTLIB)
 
 
-def _finished(out: Path, splits: Any, network: Network, workers: int) -> FineTuned:
+def _finished(out: Path, splits: Splits, network: Network, workers: int) -> FineTuned:
     checkpoint = load_checkpoint(out)
     row = EpochRow(**checkpoint.metrics)
     evaluation = None
@@ -265,7 +267,7 @@ def _finished(out: Path, splits: Any, network: Network, workers: int) -> FineTun
     return FineTuned(out, row, evaluation, [row])
 
 
-def _data_line(data: str | os.PathLike[str], splits: Any) -> str:
+def _data_line(splits: Splits, data: str) -> str:
     names = ", ".join(splits.classes[:10]) + (", ..." if len(splits.classes) > 10 else "")
     return (
         f"{data}: {splits.kind}, {len(splits.train):,} training and {len(splits.val):,} validation images, "
@@ -273,7 +275,7 @@ def _data_line(data: str | os.PathLike[str], splits: Any) -> str:
     )
 
 
-def _fingerprint(splits: Any) -> str:
+def _fingerprint(splits: Splits) -> str:
     """A hash of the names and labels of all samples: another data set cannot be taken for the one a run
     began with.
     """
