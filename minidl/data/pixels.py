@@ -95,7 +95,6 @@ def resize(image: ImageLike, height: int, width: int, interpolation: str) -> Ima
     """
     from PIL.Image import Resampling
 
-    filters = {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
     picture = as_pil(image)
     if picture.size == (width, height):
         return picture
@@ -103,4 +102,4 @@ def resize(image: ImageLike, height: int, width: int, interpolation: str) -> Ima
         raise MinidlError(
             f"an image of {picture.width} x {picture.height} pixels would grow to {width} x {height}"
         )
-    return picture.resize((width, height), filters[interpolation], reducing_gap=None)
+    return picture.resize((width, height), Resampling[interpolation.upper()], reducing_gap=None)

@@ -30,6 +30,11 @@ def _input_size(cfg: Mapping[str, Any]) -> tuple[int, int, int]:
     return int(size[0]), int(size[1]), int(size[2])
 
 
+def _fields(cfg: Any) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = cfg if isinstance(cfg, Mapping) else cfg.to_dict()
+    return fields
+
+
 def _normalize(cfg: Mapping[str, Any], channels: int) -> Normalize:
     for name in ("mean", "std"):
         if name not in cfg:
@@ -43,16 +48,17 @@ def _normalize(cfg: Mapping[str, Any], channels: int) -> Normalize:
     )
 
 
-def eval_transform(cfg: Mapping[str, Any]) -> Compose:
+def eval_transform(cfg: Any) -> Compose:
     """The preprocessing for evaluation: resize the short side to `resize`, cut `input_size` from the
     middle, normalise.
 
-    `cfg` holds `mean`, `std`, `input_size` (C, H, W) and optionally `scale` (1/255), `channel_order`
-    ("rgb"), `resize` (the input's long side) and `interpolation` ("bilinear"). Inputs of at most 64 pixels
-    whose `resize` does not exceed the input use `Fit`, which pads 28 x 28 images for a 32 x 32 network.
-    Grayscale images are repeated for a network of 3 channels. Raises ValueError naming the field that is
-    missing or wrong.
+    `cfg` is a model's `pretrained_cfg` or a mapping that holds `mean`, `std`, `input_size` (C, H, W) and
+    optionally `scale` (1/255), `channel_order` ("rgb"), `resize` (the input's long side) and
+    `interpolation` ("bilinear"). Inputs of at most 64 pixels whose `resize` does not exceed the input use
+    `Fit`, which pads 28 x 28 images for a 32 x 32 network. Grayscale images are repeated for a network of 3
+    channels. Raises ValueError naming the field that is missing or wrong.
     """
+    cfg = _fields(cfg)
     channels, height, width = _input_size(cfg)
     interpolation = cfg.get("interpolation") or "bilinear"
     size = cfg.get("resize") or max(height, width)
@@ -64,7 +70,7 @@ def eval_transform(cfg: Mapping[str, Any]) -> Compose:
     return Compose([*steps, _normalize(cfg, channels)])
 
 
-def train_transform(cfg: Mapping[str, Any], level: Level = "basic") -> Compose:
+def train_transform(cfg: Any, level: Level = "basic") -> Compose:
     """The preprocessing for training; `cfg` as for `eval_transform`, `level` is how strongly images are
     varied.
 
@@ -82,6 +88,7 @@ def train_transform(cfg: Mapping[str, Any], level: Level = "basic") -> Compose:
         raise ValueError(f"train_transform: level must be one of {', '.join(get_args(Level))}, got {level!r}")
     if level == "none":
         return eval_transform(cfg)
+    cfg = _fields(cfg)
     channels, height, width = _input_size(cfg)
     interpolation = cfg.get("interpolation") or "bilinear"
     steps: list[Callable[..., Any]]

@@ -19,7 +19,7 @@ from minidl.data.dataset import ImageLike
 from minidl.data.pixels import as_pil, color, crop, flip, resize, size_of
 
 Rng = np.random.Generator
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -107,8 +107,8 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
 class Resize:
     """Resizes with antialias: the short side to `size`, or to (height, width).
 
-    Gives a Pillow image. Rounding as torchvision's `Resize`: `short_side_size`. `interpolation` is "nearest",
-    "bilinear" or "bicubic".
+    Gives a Pillow image. Rounding as torchvision's `Resize`: `short_side_size`. `interpolation` is one
+    of `INTERPOLATIONS`.
     """
 
     size: int | tuple[int, int]
@@ -344,7 +344,9 @@ class RandomRotation:
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_interpolation("RandomRotation", self.interpolation)
+        if self.interpolation not in ("nearest", "bilinear", "bicubic"):
+            known = "nearest, bilinear or bicubic"
+            raise ValueError(f"RandomRotation: interpolation must be {known}, got {self.interpolation!r}")
         low, high = self._range()
         if not low <= high:
             raise ValueError(
@@ -357,14 +359,9 @@ class RandomRotation:
     def __call__(self, image: ImageLike, rng: Rng | None = None) -> ImageLike:
         from PIL.Image import Resampling
 
-        filters = {
-            "nearest": Resampling.NEAREST,
-            "bilinear": Resampling.BILINEAR,
-            "bicubic": Resampling.BICUBIC,
-        }
         low, high = self._range()
         angle = low + (high - low) * draw(rng, "RandomRotation").random()
         picture = as_pil(image)
         return picture.rotate(
-            angle, filters[self.interpolation], self.expand, fillcolor=color(picture, self.fill)
+            angle, Resampling[self.interpolation.upper()], self.expand, fillcolor=color(picture, self.fill)
         )

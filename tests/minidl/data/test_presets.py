@@ -48,6 +48,14 @@ def test_every_image_comes_out_in_the_input_size(cfg: dict[str, Any], level: Any
         assert result.transpose(1, 2, 0).flags.c_contiguous
 
 
+def test_a_models_configuration_is_taken_as_it_is() -> None:
+    from minidl import models
+
+    model = models.create("resnet18")
+    assert eval_transform(model.pretrained_cfg) == eval_transform(IMAGENET)
+    assert train_transform(model.pretrained_cfg, "light") == train_transform(IMAGENET, "light")
+
+
 def test_evaluation_of_an_image_of_the_input_size_only_normalises() -> None:
     image = np.asarray(picture(32, 32))
     wanted = (image / 255 - CIFAR["mean"]) / CIFAR["std"]

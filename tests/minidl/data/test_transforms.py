@@ -10,6 +10,7 @@ from PIL import Image
 
 from minidl.data import pixels
 from minidl.data.transforms import (
+    INTERPOLATIONS,
     CenterCrop,
     Compose,
     Fit,
@@ -59,7 +60,7 @@ def test_resize_follows_the_documented_formula(height: int, width: int, size: in
     assert short_side_size(height, width, size) == ((scaled, size) if height > width else (size, scaled))
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_resize_is_exactly_pillows_resize(interpolation: str) -> None:
     image = picture(120, 90)
     method = Image.Resampling[interpolation.upper()]
@@ -275,13 +276,14 @@ def test_a_random_transform_without_generator_says_so() -> None:
     [
         (lambda: Resize(0), "Resize: size"),
         (lambda: Resize((2, 3, 4)), "Resize: size"),  # type: ignore[arg-type]
-        (lambda: Resize(8, "lanczos"), "interpolation must be one of"),
+        (lambda: Resize(8, "sinc"), "interpolation must be one of"),
         (lambda: CenterCrop(-1), "CenterCrop: size"),
         (lambda: RandomCrop(8, padding=-1), "padding must be"),
         (lambda: Pad((1, 2)), "Pad: padding"),  # type: ignore[arg-type]
         (lambda: RandomResizedCrop(8, scale=(0.5, 0.1)), "scale must be"),
         (lambda: RandomResizedCrop(8, ratio=(0.0, 1.0)), "ratio must be"),
         (lambda: RandomHorizontalFlip(1.5), "p must be between 0 and 1"),
+        (lambda: RandomRotation(3, "box"), "interpolation must be nearest, bilinear or bicubic"),
         (lambda: RandomRotation(-3), "degrees must be"),
         (lambda: Resize(8)(np.zeros((4, 4), np.uint8)), r"\(H, W, C\)"),
         (lambda: CenterCrop(8)(np.zeros((3, 4, 4, 1), np.uint8)), r"\(H, W, C\)"),
