@@ -1,7 +1,7 @@
 """Arrays in, arrays out: the operators' kernels, without tensors, gradients' bookkeeping or layers.
 
-:func:`backend` picks the back end of an array by its type. Importing this package loads no compiler: the CPU back
-end, and Numba with it, is imported when the first array asks for it.
+:func:`backend` picks the back end of an array by its type. Importing this package loads no compiler: the
+CPU back end, and Numba with it, is imported when the first array asks for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def backend(array: Any) -> Any:
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Force one back end for NumPy arrays inside a ``with`` block (in this thread): ``with use("reference"): ...``.
+    """Force one back end for NumPy arrays inside a ``with`` block (in this thread): ``with
+    use("reference"): ...``.
 
     Raises:
         ValueError: there is no back end of that name.

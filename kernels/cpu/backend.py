@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.conv import ConvMixin
 from minidl.kernels.cpu.elementwise import ElementwiseMixin
 from minidl.kernels.cpu.loss import LossMixin
 from minidl.kernels.cpu.norm import NormMixin
@@ -16,7 +17,7 @@ from minidl.kernels.cpu.pool import PoolMixin
 from minidl.kernels.reference import ReferenceBackend
 
 
-class CPUBackend(PoolMixin, NormMixin, LossMixin, ElementwiseMixin, OptimMixin, ReferenceBackend):
+class CPUBackend(ConvMixin, PoolMixin, NormMixin, LossMixin, ElementwiseMixin, OptimMixin, ReferenceBackend):
     """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""
 
     name = "cpu"

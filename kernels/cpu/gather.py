@@ -1,0 +1,186 @@
+"""Convolution as a gather: every output pixel collects weighted source pixels. Forward and input gradient
+are both this.
+
+Loops, from the outside in, and where their operands live::
+
+    chunk of output pixels                 slab in L2
+      block of the reduction
+        panel of output channels           packed weights of block x panel, in L1 or L2
+          tile of output pixels            accumulators in registers
+            k in block                     one rank-1 update of the tile
+
+The scheme is Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its
+packing of the left operand: the slab takes that place, once for all taps.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from minidl.kernels.cpu import simd
+from minidl.kernels.cpu.plan import Geometry, IntArray
+from minidl.kernels.cpu.runtime import Kernel, jit, kernel, share
+from minidl.kernels.cpu.slab import chunk_range, fill_slab
+
+
+@kernel
+def pack_weight(w: Any, taps: IntArray, cols: int, packed: Any, part: int, parts: int) -> None:
+    """w (O, KH, KW, K) of any strides -> packed (panels, taps, K, cols), zeros past the last output.
+
+    ``taps`` (n, 2) lists (kh, kw) in the order of the reduction.
+    """
+    outputs, depth = w.shape[0], w.shape[3]
+    count = taps.shape[0]
+    first, last = share(-(-outputs // cols), part, parts)
+    for panel in range(first, last):
+        start = panel * cols
+        filled = min(cols, outputs - start)
+        for k0 in range(
+            0, depth, 16
+        ):  # weights lie (O, K, KH, KW) in memory: few k at a time, all taps of each
+            for t in range(count):
+                kh, kw = taps[t, 0], taps[t, 1]
+                for k in range(k0, min(k0 + 16, depth)):
+                    at = ((panel * count + t) * depth + k) * cols
+                    for o in range(filled):
+                        packed[at + o] = w[start + o, kh, kw, k]
+                    for o in range(filled, cols):
+                        packed[at + o] = 0
+
+
+@jit
+def edge_rows(
+    g: Geometry, edge: Any, cols: int, out: Any, place: Any, rows: Any, width: int, write: bool
+) -> None:
+    """Move the rows of a tile that count between ``edge`` (tile rows of ``cols``) and ``out``.
+
+    place: element of output pixel (0, 0) of this chunk and panel, elements per output row and column, line
+    of the tile. rows: first pixel of the tile, first and past-the-last pixel that count. width: columns
+    that count.
+    """
+    origin, out_row, out_col, line = place
+    q, first, last = rows
+    line_pixels = g.a_row // g.a_col
+    for p in range(first, last):
+        r, c = line, p
+        if g.linear:
+            r, c = p // line_pixels, p % line_pixels
+            if c >= g.cols:  # between the end of a row and the start of the next
+                continue
+        at = origin + r * out_row + c * out_col
+        tile_row = (p - q) * cols
+        if write:
+            for x in range(width):
+                out[at + x] = edge[tile_row + x]
+        else:
+            for x in range(width):
+                edge[tile_row + x] = out[at + x]
+
+
+@functools.cache
+def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
+    """The gather convolution with a tile of ``rows`` pixels x ``vectors`` registers of output channels.
+
+    Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; packed
+    weights; segments and blocks of the reduction; the bias (zero-padded to whole panels); whether to end in
+    ReLU; the flat output, its number of channels, and the elements from (0, 0, 0) and from one image, row
+    and column to the next; how many parts share a chunk's panels.
+    """
+    tile = simd.tile(dtype, rows, vectors)
+    zero, fma, load, store, add_row, relu_tile = (
+        tile.zero,
+        tile.fma,
+        tile.load,
+        tile.store,
+        tile.add_row,
+        tile.relu,
+    )
+    cols = tile.cols
+
+    @kernel(variant=tile.name)
+    def gather(
+        g: Geometry,
+        source: Any,
+        channel: int,
+        slabs: Any,
+        packed: Any,
+        segments: IntArray,
+        blocks: IntArray,
+        bias: Any,
+        relu: bool,
+        out: Any,
+        outputs: int,
+        places: tuple[int, int, int, int],
+        panel_parts: int,
+        part: int,
+        parts: int,
+    ) -> None:
+        out_base, out_image, out_row, out_col = places
+        panels = -(-outputs // cols)
+        depth = segments[-1, 1] + segments[-1, 2]
+        last_block = blocks.size - 2
+        panel_first, panel_last = share(panels, part % panel_parts, panel_parts)
+        chunk_first, chunk_last = share(g.chunks, part // panel_parts, parts // panel_parts)
+        edge = np.empty(rows * cols, out.dtype)  # for tiles of which only some rows or columns count
+        line_pixels = g.a_row // g.a_col  # pixels of the grid from one slab row to the next, in linear mode
+        a = source if g.direct else slabs
+        for chunk in range(chunk_first, chunk_last):
+            n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
+            limit = j_end - j
+            a_base = part * g.slab_size
+            if g.direct:
+                a_base = channel + j * g.a_col
+                limit = g.cols - j
+            else:
+                fill_slab(g, source, channel, slabs, a_base, chunk)
+            lines = 1 if g.linear else i_end - i
+            length = (i_end - i - 1) * line_pixels + j_end - j if g.linear else j_end - j
+            limit = max(limit, length)
+            for block in range(last_block + 1):
+                for panel in range(panel_first, panel_last):
+                    width = min(cols, outputs - panel * cols)
+                    for item in range((n_end - n) * lines):
+                        image, line = item // lines, item % lines
+                        origin = out_base + (n + image) * out_image + i * out_row + j * out_col + panel * cols
+                        place = (origin, out_row, out_col, line)
+                        for t in range(0, length, rows):
+                            # A last tile that would end early starts early instead and repeats some rows.
+                            q = min(t, limit - rows)
+                            if not g.direct:
+                                q = max(q, 0)
+                            valid = (q, t, min(q + rows, length))
+                            row, col = line, q
+                            whole = q == t and q + rows <= length and width == cols
+                            if g.linear:
+                                row, col = q // line_pixels, q % line_pixels
+                                whole = whole and col + rows <= g.cols
+                            at = origin + row * out_row + col * out_col
+
+                            acc = zero()
+                            if block > 0 and whole:
+                                acc = load(out, at, out_col)
+                            elif block > 0:
+                                edge_rows(g, edge, cols, out, place, valid, width, False)
+                                acc = load(edge, 0, cols)
+
+                            a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
+                            for s in range(blocks[block], blocks[block + 1]):
+                                ai = a_tile + segments[s, 0]
+                                bi = (panel * depth + segments[s, 2]) * cols
+                                for k in range(segments[s, 1]):
+                                    acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
+
+                            if block == last_block:
+                                acc = add_row(acc, bias, panel * cols)
+                                if relu:
+                                    acc = relu_tile(acc)
+                            if whole:
+                                store(acc, out, at, out_col)
+                            else:
+                                store(acc, edge, 0, cols)
+                                edge_rows(g, edge, cols, out, place, valid, width, True)
+
+    return gather

@@ -1,0 +1,272 @@
+"""Where everything lies: how a convolution is cut into chunks, slabs and register tiles.
+
+All three convolutions walk over an *output grid* of images x rows x cols. The grid is cut into chunks that
+a thread works on alone. For each chunk the needed part of the source image is copied once into a *slab*: a
+padded image that stays in the L2 cache, laid out so that every kernel tap reads it with constant strides.
+
+    plane 0   . . . . . . .     rows  stride_h*r + 0 of the padded source
+              . x x x x x x
+              . x x x x x x     `pitch` pixels per row. The zeros left of a row also serve as the zeros
+              right of the
+    plane 1   . x x x x x x     row above it: one padding column instead of two.
+              . x x x x x x
+              . x x x x x x     rows  stride_h*r + 1, and so on: one plane for each row phase of the stride
+
+Output pixel (i, j) at tap (r, c) reads slab pixel  plane[r % stride_h], row i + r // stride_h, column
+j*stride_w + c: an address linear in i and j, plus an offset of the tap alone. So there is no im2col matrix:
+a register tile of pixels next to each other reads the slab with one constant row stride, and a tap, or a
+run of taps whose pixels touch, is one contiguous stretch of the reduction.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from minidl.kernels.cpu.simd import target
+
+IntArray = npt.NDArray[np.int64]
+
+GATHER_SLAB = 192 * 1024  # bytes of source that a chunk of a gather convolution keeps in the L2 cache
+DEPTH_BLOCK = (
+    768  # the reduction is cut into blocks of about this length: a block of a weight panel stays in L2
+)
+WEIGHT_PIXELS = 640  # pixels that a chunk of the weight gradient reduces before it touches memory
+WEIGHT_SLAB = 2 << 20  # bytes of source that such a chunk may use
+ALIASING = 2048  # pixels a multiple of this many bytes apart compete for the same few lines of the L1 cache
+
+
+class Source(NamedTuple):
+    """The image that is read: ``images`` x ``height`` x ``width`` pixels, of which ``channels`` elements count."""
+
+    images: int
+    height: int
+    width: int
+    pixel: int  # elements from one pixel to the next
+    channels: int
+    itemsize: int
+
+
+class Window(NamedTuple):
+    """Which source pixels an output pixel reads: row i*stride_h - pad_top + r for each tap (r, c), columns alike."""
+
+    rows: int  # of the output grid, per image
+    cols: int
+    stride_h: int
+    stride_w: int
+    pad_top: int  # may be negative: the first rows are skipped
+    pad_left: int
+    taps: tuple[tuple[int, int], ...]  # (r, c) >= 0, ascending
+
+
+class Geometry(NamedTuple):
+    """The numbers that kernels need, all in pixels or elements (not bytes)."""
+
+    images: int
+    rows: int
+    cols: int
+    chunk_images: int
+    chunk_rows: int
+    chunk_cols: int
+    chunks: int
+    direct: int  # 1: read the source itself, which is then one long row of pixels
+    linear: int  # 1: tiles run over the ends of rows, and what falls between rows is dropped
+    source_h: int
+    source_w: int
+    source_pixel: int
+    channels: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    planes: int
+    plane_rows: int
+    pitch: int  # pixels from one slab row to the next
+    pixel: int  # elements from one slab pixel to the next
+    a_image: int  # elements from an output pixel's operand to that of the next image, row, column
+    a_row: int
+    a_col: int
+    slab_size: int  # elements, with slack for tiles that read past the end
+
+
+class TileShape(NamedTuple):
+    rows: int
+    vectors: int
+    speed: float  # relative, when every row and column is useful
+
+
+@functools.cache
+def tile_shapes() -> tuple[TileShape, ...]:
+    """The register tiles that this machine's register file holds, fastest first."""
+    if target().registers == 32:
+        # accumulators + vectors + 1 registers of 32. Few rows cost loads of b, one vector costs broadcasts.
+        return (
+            TileShape(14, 2, 1.0),
+            TileShape(7, 4, 0.99),
+            TileShape(8, 2, 0.93),
+            TileShape(16, 1, 0.85),
+        )
+    return (TileShape(6, 2, 1.0), TileShape(4, 2, 0.8), TileShape(8, 1, 0.7))
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def even_split(total: int, largest: int) -> int:
+    """The length of equal pieces of ``total`` of which none exceeds ``largest``."""
+    return ceil_div(total, ceil_div(total, max(1, largest)))
+
+
+def slab_pixel(source: Source, window: Window) -> int:
+    """Elements between slab pixels: one cache line more than the channels where they would compete for cache lines."""
+    step = source.channels * source.itemsize
+    crowded = (step * window.stride_w) % ALIASING == 0 and source.channels > 0
+    return source.channels + (64 // source.itemsize if crowded else 0)
+
+
+def is_plain(source: Source, window: Window) -> bool:
+    """Whether the output grid is the source: one tap, no stride, no padding."""
+    return (
+        window.taps == ((0, 0),)
+        and window[2:6] == (1, 1, 0, 0)
+        and (window.rows, window.cols) == (source.height, source.width)
+    )
+
+
+def flatten(source: Source, window: Window) -> tuple[Source, Window]:
+    """A plain window over one long row instead of many images: no tile ends early at the end of a row."""
+    pixels = source.images * source.height * source.width
+    return source._replace(images=1, height=1, width=pixels), window._replace(rows=1, cols=pixels)
+
+
+def geometry(
+    source: Source,
+    window: Window,
+    slab_bytes: int,
+    max_pixels: int,
+    tile_rows: int,
+    linear: bool,
+    threads: int,
+) -> Geometry:
+    """Cut the grid into chunks and lay out their slab.
+
+    Args:
+        source, window: what is read by what.
+        slab_bytes: aim of a chunk's slab.
+        max_pixels: aim of a chunk's number of output pixels.
+        tile_rows: rows of the register tile.
+        linear: tiles may run over the ends of rows.
+        threads: chunks are made small enough for so many threads.
+    """
+    pixel = slab_pixel(source, window)
+    reach_h = max(r for r, _ in window.taps)
+    reach_w = max(c for _, c in window.taps)
+    stride_h, stride_w = window.stride_h, window.stride_w
+    planes = min(stride_h, reach_h + 1)
+    budget = max(1, slab_bytes // source.itemsize)
+
+    def pitch_for(cols: int) -> int:
+        last = (cols - 1) * stride_w + reach_w
+        if cols < window.cols:
+            return last + 1
+        left = window.pad_left
+        own = min(source.width, last + 1 - left)
+        pitch = max(left + own, last + 1 - max(left, 0), cols * stride_w)
+        return ceil_div(pitch, stride_w) * stride_w
+
+    def rows_within(cols: int) -> int:
+        """Output rows of one image whose slab is within the budget."""
+        return budget // (planes * pitch_for(cols) * pixel) - reach_h // stride_h
+
+    images, rows, cols = 1, window.rows, window.cols
+    while cols > 4 * tile_rows and (rows_within(cols) < 1 or cols > max_pixels):
+        cols = min(even_split(window.cols, cols // 2), cols - 1)
+    rows = even_split(window.rows, min(rows_within(cols), ceil_div(max_pixels, cols)))
+    if rows == window.rows and cols == window.cols:
+        per_image = planes * (rows + reach_h // stride_h) * pitch_for(cols) * pixel
+        fit = min(budget // per_image, ceil_div(max_pixels, rows * cols))
+        images = even_split(source.images, min(fit, ceil_div(source.images, threads)))
+    if cols < window.cols:
+        linear = False
+        cols = ceil_div(cols, tile_rows) * tile_rows
+    chunks = ceil_div(source.images, images) * ceil_div(window.rows, rows) * ceil_div(window.cols, cols)
+    # Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile.
+    direct = is_plain(source, window) and source.height * source.images == 1 and pixel == source.channels
+    direct = direct and window.cols >= tile_rows
+    pitch = pitch_for(cols)
+    plane_rows = rows + reach_h // stride_h
+    step = source.pixel if direct else pixel
+    slack = tile_rows * stride_w * pixel + max(window.pad_left, 0) * pixel + reach_w * pixel + 64
+    return Geometry(
+        images=source.images,
+        rows=window.rows,
+        cols=window.cols,
+        chunk_images=images,
+        chunk_rows=rows,
+        chunk_cols=cols,
+        chunks=chunks,
+        direct=int(direct),
+        linear=int(linear and not direct),
+        source_h=source.height,
+        source_w=source.width,
+        source_pixel=source.pixel,
+        channels=source.channels,
+        stride_h=stride_h,
+        stride_w=stride_w,
+        pad_top=window.pad_top,
+        pad_left=window.pad_left,
+        planes=planes,
+        plane_rows=plane_rows,
+        pitch=pitch,
+        pixel=pixel,
+        a_image=planes * plane_rows * pitch * pixel,
+        a_row=pitch * pixel,
+        a_col=stride_w * step,
+        slab_size=0 if direct else images * planes * plane_rows * pitch * pixel + slack,
+    )
+
+
+def tap_offsets(g: Geometry, window: Window) -> list[int]:
+    """Elements from an output pixel's operand to each of its taps."""
+    out = []
+    for r, c in window.taps:
+        plane, row = r % g.stride_h, r // g.stride_h
+        out.append(((plane * g.plane_rows + row) * g.pitch + c) * g.pixel)
+    return out
+
+
+def runs(g: Geometry, window: Window) -> list[tuple[int, int]]:
+    """The reduction (tap, channel) as contiguous stretches (offset, length): taps that touch are one stretch."""
+    out: list[tuple[int, int]] = []
+    for offset in tap_offsets(g, window):
+        if out and out[-1][0] + out[-1][1] == offset:
+            out[-1] = (out[-1][0], out[-1][1] + g.channels)
+        else:
+            out.append((offset, g.channels))
+    return out
+
+
+def depth_blocks(stretches: list[tuple[int, int]], largest: int) -> tuple[IntArray, IntArray]:
+    """Cut the reduction into blocks of at most ``largest``.
+
+    Returns:
+        segments (n, 3): operand offset, length, and place in the reduction; and the first segment of each
+        block, with n at the end.
+    """
+    depth = sum(length for _, length in stretches)
+    block = even_split(depth, largest)
+    segments: list[tuple[int, int, int]] = []
+    starts = [0]
+    done = 0
+    for offset, length in stretches:
+        while length:
+            take = min(length, (done // block + 1) * block - done)
+            segments.append((offset, take, done))
+            offset, length, done = offset + take, length - take, done + take
+            if done % block == 0 or done == depth:
+                starts.append(len(segments))
+    return np.array(segments, np.int64).reshape(-1, 3), np.array(starts, np.int64)

@@ -1,0 +1,286 @@
+"""The vector vocabulary: explicit SIMD registers inside ordinary Numba functions.
+
+Numba's automatic vectorisation reaches a tenth of a processor's arithmetic limit on a matrix product,
+because it does not keep a block of the result in registers. A *tile* is such a block: ``rows`` x
+``vectors`` SIMD registers, held in one opaque value that LLVM dissolves into registers. A micro-kernel then
+reads::
+
+    acc = tile.zero()
+    for k in range(depth):
+        acc = tile.fma(acc, a, i + k, stride, b, j + k * tile.cols)      # acc[r, c] += a[r, k] * b[k, c]
+    tile.store(acc, c, offset, row_stride)
+
+and compiles to one broadcast load per row, one vector load per register column and ``rows * vectors`` fused
+multiply-adds.
+
+                b[k, 0:16]  b[k, 16:32]          a panel of b: `vectors` registers
+    a[0, k]  ->  acc 0,0     acc 0,1
+    a[1, k]  ->  acc 1,0     acc 1,1              each a[r, k] is broadcast to all lanes
+      ...          ...         ...
+    a[13,k]  ->  acc 13,0    acc 13,1             28 accumulators of the 32 registers of AVX-512
+
+All intrinsics take an array and an offset in elements; none checks bounds.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, models, register_model
+
+_I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
+
+
+class Target(NamedTuple):
+    """What the code that Numba generates may use."""
+
+    float_lanes: int  # of one vector register
+    registers: int
+    fma: bool
+
+
+_AVX512_NAMES: tuple[str, ...] = (
+    "avx512",
+    "icelake",
+    "tigerlake",
+    "rocketlake",
+    "cannonlake",
+    "cascadelake",
+    "cooperlake",
+)
+_AVX512_NAMES += (
+    "sapphirerapids",
+    "emeraldrapids",
+    "graniterapids",
+    "diamondrapids",
+    "knl",
+    "knm",
+    "znver4",
+    "znver5",
+)
+_AVX2_NAMES: tuple[str, ...] = (
+    "haswell",
+    "broadwell",
+    "skylake",
+    "alderlake",
+    "raptorlake",
+    "meteorlake",
+    "arrowlake",
+    "lunarlake",
+)
+_AVX2_NAMES += ("znver1", "znver2", "znver3", "core-avx2", "x86-64-v3")
+
+
+@functools.cache
+def target() -> Target:
+    """The vector unit that Numba compiles for: its target's features, not the processor's, decide.
+
+    They differ under NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX.
+    """
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if triple.startswith(("aarch64", "arm64")):
+        return Target(4, 32, True)
+    if not triple.startswith("x86_64"):
+        return Target(4, 16, False)
+    enabled = {f[1:] for f in features.split(",") if f.startswith("+")}
+    disabled = {f[1:] for f in features.split(",") if f.startswith("-")}
+    if "avx512f" in enabled or ("avx512f" not in disabled and any(n in name for n in _AVX512_NAMES)):
+        return Target(16, 32, True)
+    if {"avx2", "fma"} <= enabled or ("avx2" not in disabled and any(n in name for n in _AVX2_NAMES)):
+        return Target(8, 16, True)
+    return Target(8 if "avx" in enabled else 4, 16, False)
+
+
+def _element(dtype: str) -> tuple[Any, Any, int]:
+    """LLVM type, Numba type and bytes of an element."""
+    if dtype == "float32":
+        return ir.FloatType(), types.float32, 4
+    if dtype == "float64":
+        return ir.DoubleType(), types.float64, 8
+    raise ValueError(f"tile: dtype expects float32 or float64, got {dtype}")
+
+
+def _const(value: int) -> Any:
+    return ir.Constant(_I64, value)
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """The address of element ``offset`` of a contiguous array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+
+class _TileType(types.Type):
+    """A block of SIMD registers, opaque to Python code."""
+
+    def __init__(self, dtype: str, lanes: int, rows: int, vectors: int) -> None:
+        super().__init__(name=f"tile({dtype}x{lanes},{rows}x{vectors})")
+        element = _element(dtype)[0]
+        self.vector = ir.VectorType(element, lanes)
+        self.struct = ir.LiteralStructType([self.vector] * (rows * vectors))
+
+
+@register_model(_TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile_type: _TileType) -> None:
+        super().__init__(manager, tile_type, tile_type.struct)
+
+
+class Tile(NamedTuple):
+    """The intrinsics of one tile shape; see :func:`tile`."""
+
+    name: str  # for cache variants
+    rows: int
+    vectors: int
+    cols: int  # vectors * lanes, in elements
+    zero: Any  # zero() -> tile
+    fma: Any  # fma(tile, a, ai, stride, b, bi): tile[r, c] += a[ai + r*stride] * b[bi + c]
+    load: Any  # load(c, ci, stride) -> tile: tile[r, c] = c[ci + r*stride + c]
+    store: Any  # store(tile, c, ci, stride)
+    add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
+    relu: Any  # relu(tile) -> tile: negative elements become 0, NaN stays
+
+
+@functools.cache
+def tile(dtype: str, rows: int, vectors: int) -> Tile:
+    """The tile of ``rows`` x ``vectors`` registers of this machine's width, made once for each shape.
+
+    Args:
+        dtype: "float32" or "float64".
+        rows: rows of the tile, each a broadcast operand.
+        vectors: SIMD registers per row.
+    """
+    _, _, itemsize = _element(dtype)
+    machine = target()
+    lanes = machine.float_lanes * 4 // itemsize
+    kind = _TileType(dtype, lanes, rows, vectors)
+    vector, struct = kind.vector, kind.struct
+    places = [(r, v, r * vectors + v) for r in range(rows) for v in range(vectors)]
+    splat = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(vector, [0.0] * lanes)
+
+    def build(builder: Any, values: list[Any]) -> Any:
+        out = ir.Constant(struct, ir.Undefined)
+        for place, value in enumerate(values):
+            out = builder.insert_value(out, value, place)
+        return out
+
+    def load_vector(builder: Any, address: Any) -> Any:
+        value = builder.load(builder.bitcast(address, vector.as_pointer()))
+        value.align = itemsize
+        return value
+
+    def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+        if not machine.fma:  # llvm.fma would become a library call
+            return builder.fadd(builder.fmul(x, y), z)
+        signature = ir.FunctionType(vector, [vector] * 3)
+        name = f"llvm.fma.v{lanes}f{itemsize * 8}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [x, y, z])
+
+    @intrinsic
+    def zero(typing: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return build(builder, [zeros] * len(places))
+
+        return kind(), generate
+
+    @intrinsic
+    def fma(typing: Any, acc: Any, a: Any, ai: Any, stride: Any, b: Any, bi: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, a, ai, stride, b, bi = args
+            column = _pointer(context, builder, signature.args[1], a, ai)
+            row = _pointer(context, builder, signature.args[4], b, bi)
+            right = [load_vector(builder, builder.gep(row, [_const(v * lanes)])) for v in range(vectors)]
+            out: list[Any] = []
+            for r in range(rows):
+                left = builder.load(builder.gep(column, [builder.mul(stride, _const(r))]))
+                left = builder.insert_element(undefined, left, ir.Constant(_I32, 0))
+                left = builder.shuffle_vector(left, undefined, splat)
+                for v in range(vectors):
+                    old = builder.extract_value(acc, r * vectors + v)
+                    out.append(multiply_add(builder, left, right[v], old))
+            return build(builder, out)
+
+        return kind(kind, a, types.intp, types.intp, b, types.intp), generate
+
+    @intrinsic
+    def load(typing: Any, c: Any, ci: Any, stride: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            c, ci, stride = args
+            base = _pointer(context, builder, signature.args[0], c, ci)
+            values = []
+            for r, v, _ in places:
+                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                values.append(load_vector(builder, builder.gep(base, [offset])))
+            return build(builder, values)
+
+        return kind(c, types.intp, types.intp), generate
+
+    @intrinsic
+    def store(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, c, ci, stride = args
+            base = _pointer(context, builder, signature.args[1], c, ci)
+            for r, v, place in places:
+                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                address = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+                builder.store(builder.extract_value(acc, place), address).align = itemsize
+            return context.get_dummy_value()
+
+        return types.void(kind, c, types.intp, types.intp), generate
+
+    @intrinsic
+    def add_row(typing: Any, acc: Any, row: Any, ri: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, row, ri = args
+            base = _pointer(context, builder, signature.args[1], row, ri)
+            right = [load_vector(builder, builder.gep(base, [_const(v * lanes)])) for v in range(vectors)]
+            return build(
+                builder, [builder.fadd(builder.extract_value(acc, p), right[v]) for _, v, p in places]
+            )
+
+        return kind(kind, row, types.intp), generate
+
+    @intrinsic
+    def relu(typing: Any, acc: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            old = [builder.extract_value(args[0], place) for _, _, place in places]
+            # An ordered comparison is false for NaN, which therefore passes.
+            return build(
+                builder, [builder.select(builder.fcmp_ordered("<", x, zeros), zeros, x) for x in old]
+            )
+
+        return kind(kind), generate
+
+    name = f"{dtype}x{lanes}-{rows}x{vectors}"
+    return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, store, add_row, relu)
+
+
+@intrinsic
+def _copy(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, ti, source, si, count = args
+        target_pointer = _pointer(context, builder, signature.args[0], to, ti)
+        source_pointer = _pointer(context, builder, signature.args[2], source, si)
+        itemsize = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        cgutils.raw_memcpy(builder, target_pointer, source_pointer, count, itemsize)
+        return context.get_dummy_value()
+
+    return types.void(to, types.intp, source, types.intp, types.intp), generate
+
+
+copy: Any = _copy  # mypy sees the typing context among the arguments
+"""copy(to, ti, source, si, count): to[ti : ti+count] = source[si : si+count], which must not overlap."""
+
+
+def lanes_of(dtype: np.dtype[Any]) -> int:
+    """Elements of this dtype in one vector register."""
+    return target().float_lanes * 4 // dtype.itemsize
