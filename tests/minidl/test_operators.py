@@ -13,9 +13,9 @@ import minidl.nn.functional as F
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.gradcheck import gradcheck, gradgradcheck
-from tests.minidl.operator_table import TABLE, Entry
+from tests.minidl.tables import FAMILIES, TABLE, Entry
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "operators.npz"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 BACKENDS = ["reference", "cpu"]
 entries = pytest.mark.parametrize("entry", TABLE, ids=lambda e: e.name)
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -23,8 +23,11 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 
 @functools.cache
 def fixtures() -> dict[str, np.ndarray]:
-    with np.load(FIXTURES) as stored:
-        return dict(stored)
+    results: dict[str, np.ndarray] = {}
+    for family in FAMILIES:
+        with np.load(FIXTURES / f"operators_{family}.npz") as stored:
+            results |= dict(stored)
+    return results
 
 
 def run(entry: Entry, arrays: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -96,6 +99,10 @@ def test_memory_layout_does_not_change_results(entry: Entry) -> None:
     close(y2, y, 1e-12)
     for g, g2 in zip(grads, grads2, strict=True):
         close(g2, g, 1e-12)
+
+
+def test_names_are_unique() -> None:
+    assert len({e.name for e in TABLE}) == len(TABLE)
 
 
 def test_every_operator_class_is_in_the_table() -> None:

@@ -1,0 +1,11 @@
+"""The operator table: one list of entries for each family, each with a fixture file of PyTorch's results."""
+
+from __future__ import annotations
+
+from tests.minidl.tables import first
+from tests.minidl.tables.entry import Entry
+
+FAMILIES: dict[str, list[Entry]] = {"first": first.TABLE}
+TABLE: list[Entry] = [entry for table in FAMILIES.values() for entry in table]
+
+__all__ = ["FAMILIES", "TABLE", "Entry"]
