@@ -112,15 +112,21 @@ def run(arguments: argparse.Namespace) -> int:
     reporter = make_reporter()
     status = check_out(Path(arguments.out), arguments.resume)
     settings = _settings(arguments, status)
-    done = fine_tune(
-        arguments.data,
-        settings,
-        arguments.out,
-        resume=arguments.resume,
-        workers=arguments.workers,
-        step_seconds=arguments.save_seconds,
-        reporter=reporter,
-    )
+    try:
+        done = fine_tune(
+            arguments.data,
+            settings,
+            arguments.out,
+            resume=arguments.resume,
+            workers=arguments.workers,
+            step_seconds=arguments.save_seconds,
+            reporter=reporter,
+        )
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(
+            f"give the same command with --resume to continue from what is saved in {arguments.out}"
+        )
+        raise
     reporter.log("")
     if done.evaluation is None:
         reporter.log(f"finished after {done.best.epoch} epochs; the data has no validation part")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -93,7 +94,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
     target = Path(path)
     document = checkpoint.document()
     weights.save(checkpoint.state, target, {DOCUMENT_KEY: json.dumps(document)})
-    write_text(target.with_suffix(".json"), json.dumps(document, indent=2) + "\n")
+    write_text(target.with_suffix(".json"), readable_json(document))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -158,6 +159,13 @@ def read_document(text: str, where: str | os.PathLike[str], expected: str) -> di
             f"this version of minidl reads version {FORMAT_VERSION}"
         )
     return document
+
+
+def readable_json(document: Mapping[str, Any]) -> str:
+    """Indented JSON with short lists on one line."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    short = re.compile(r"\[\s*([^\[\]{}]{1,300}?)\s*\]")
+    return short.sub(lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text) + "\n"
 
 
 def _entry(document: dict[str, Any], name: str, kind: type) -> Any:

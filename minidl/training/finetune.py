@@ -14,7 +14,7 @@ import numpy as np
 
 import minidl
 from minidl import optim
-from minidl.data import DataLoader, Splits, eval_transform, open_dataset, train_transform
+from minidl.data import DataLoader, Dataset, Splits, eval_transform, open_dataset, train_transform
 from minidl.errors import MinidlError, UsageError
 from minidl.nn import Module
 from minidl.training import features, plots
@@ -73,40 +73,26 @@ def fine_tune(
         reporter.log(_data_line(splits, str(data)))
     if not len(splits.train):
         raise MinidlError(f"{'the data set' if splits is data else data}: has no training images")
-    network = build_network(settings, splits.classes, reporter)
+    network = build_network(settings, splits.classes, reporter, fresh=status == "absent")
     reporter.log(freeze(network.model, settings.freeze, network.classifier))
-    describe = _describer(settings, network, splits.classes)
-    identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": _fingerprint(splits)}
     if status == "finished":
         reporter.log(f"{out}: this run is finished, nothing to do")
         return _finished(out, splits, network, workers)
-
-    cfg = network.preprocessing
-    train_loader: Loader = DataLoader(
-        splits.train,
-        settings.batch_size,
-        shuffle=True,
-        transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
-        num_workers=workers,
-        seed=settings.seed,
+    identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": _fingerprint(splits)}
+    folder = RunFolder(
+        out, network.model, _describer(settings, network, splits.classes), identity, step_seconds=step_seconds
     )
-    val_loader = _eval_loader(splits.val, cfg, workers) if len(splits.val) else None
-    model: Module = network.model
-    loaders = (train_loader, val_loader)
-    if settings.trains_on_features:
-        model, loaders = _on_features(settings, network, splits, workers, reporter)
-    epochs = settings.epochs or 0
+    if status == "unfinished":
+        folder.read()
+    model, loaders = _loaders(settings, network, splits, workers, reporter)
+    epochs = folder.epochs = settings.epochs or 0
     optimizer = make_optimizer(settings, network.model)
-    scheduler = make_schedule(settings, optimizer, epochs * len(loaders[0]))
-    out.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)
-    folder.epochs = epochs
     trainer = Trainer(
         model,
         optimizer,
         *loaders,
         splits.classes,
-        scheduler=scheduler,
+        scheduler=make_schedule(settings, optimizer, epochs * len(loaders[0])),
         label_smoothing=settings.label_smoothing,
         reporter=reporter,
         on_step=folder.on_step,
@@ -115,23 +101,16 @@ def fine_tune(
     if status == "unfinished":
         folder.restore(trainer)
         at = trainer.position
-        reporter.log(
-            f"{out}: continued after {at.epoch} of {epochs} epochs"
-            + (f" and {at.step} steps" * (at.step > 0))
-        )
+        steps = f" and {at.step} steps" if at.step else ""
+        reporter.log(f"{out}: continued after {at.epoch} of {epochs} epochs{steps}")
     else:
+        out.mkdir(parents=True, exist_ok=True)
         folder.save(trainer)
-    try:
-        history = trainer.fit(epochs)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(
-            f"what was saved in {out} is intact: give the same command with --resume to continue"
-        )
-        raise
-    evaluation = (
-        _draw(out, history, splits, network, workers, draw, reporter) if val_loader is not None else None
-    )
-    if evaluation is None and draw:
+    history = trainer.fit(epochs)
+    evaluation = None
+    if len(splits.val):
+        evaluation = _draw(out, history, splits, network, workers, draw, reporter)
+    elif draw:
         _draw_curves(out, history, reporter)
     folder.finish()
     assert trainer.best is not None
@@ -175,26 +154,40 @@ def make_schedule(settings: Settings, optimizer: optim.Optimizer, steps: int) ->
     return optim.LinearWarmup(optimizer, warmup) if warmup else None
 
 
-def _on_features(
+def _loaders(
     settings: Settings, network: Network, splits: Splits, workers: int, reporter: Reporter
 ) -> tuple[Module, tuple[Loader, Loader | None]]:
-    """The classifier alone, and loaders of what the frozen trunk makes of the images."""
-    head = network.model.get_submodule(network.classifier)
+    """What the trainer trains, and its batches: the network on images, or the classifier alone on kept
+    features.
+    """
+    cfg, model = network.preprocessing, network.model
+    val = _eval_loader(splits.val, cfg, workers, cache=True) if len(splits.val) else None
+    train: Loader
+    if not settings.trains_on_features:
+        train = DataLoader(
+            splits.train,
+            settings.batch_size,
+            shuffle=True,
+            transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
+            num_workers=workers,
+            seed=settings.seed,
+            cache=True,
+        )
+        return model, (train, val)
 
-    def load(dataset: Any, name: str, shuffle: bool) -> Loader:
-        images = _eval_loader(dataset, network.preprocessing, workers)
+    def keep(images: Loader, name: str, shuffle: bool) -> Loader:
         title = f"features of the {name} images"
-        rows, labels = features.compute_features(network.model, network.classifier, images, reporter, title)
+        rows, labels = features.compute_features(model, network.classifier, images, reporter, title)
         return features.FeatureLoader(rows, labels, settings.batch_size, shuffle=shuffle, seed=settings.seed)
 
-    train = load(splits.train, "training", True)
-    val = load(splits.val, "validation", False) if len(splits.val) else None
+    train = keep(_eval_loader(splits.train, cfg, workers), "training", True)
+    val = keep(val, "validation", False) if val is not None else None
     reporter.log("the frozen trunk's features were computed once; only the classifier is trained on them")
-    return head, (train, val)
+    return model.get_submodule(network.classifier), (train, val)
 
 
-def _eval_loader(dataset: Any, cfg: Mapping[str, Any], workers: int) -> Loader:
-    return DataLoader(dataset, EVAL_BATCH, transform=eval_transform(cfg), num_workers=workers)
+def _eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: bool = False) -> Loader:
+    return DataLoader(dataset, EVAL_BATCH, transform=eval_transform(cfg), num_workers=workers, cache=cache)
 
 
 def _describer(
@@ -240,7 +233,9 @@ def _draw(
     return evaluation
 
 
-def draw_sheet(dataset: Any, logits: np.ndarray, labels: np.ndarray, classes: list[str], path: Path) -> None:
+def draw_sheet(
+    dataset: Dataset, logits: np.ndarray, labels: np.ndarray, classes: list[str], path: Path
+) -> None:
     """Draw some images of `dataset` with what logits (N, C) say of them; see `plots.choose_samples`."""
     shown = []
     for index in plots.choose_samples(logits, labels):

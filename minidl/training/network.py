@@ -27,11 +27,21 @@ class Network:
     preprocessing: dict[str, Any]
 
 
-def build_network(settings: Settings, classes: list[str], reporter: Reporter) -> Network:
+def build_network(settings: Settings, classes: list[str], reporter: Reporter, fresh: bool = True) -> Network:
     """The network of the settings with one output per class; says in the log where its weights came from.
+
+    `fresh=False` leaves out the weights file: a resumed run brings its own weights.
 
     Raises MinidlError when the weights file is bad or does not fit, ValueError for unknown names and options.
     """
+    if not fresh:
+        model = models.create(
+            settings.model,
+            num_classes=len(classes),
+            pretrained_cfg=settings.preprocess or None,
+            **settings.model_options,
+        )
+        return Network(model, model.classifier_name, preprocessing_of(model, len(classes)))
     model = load_model(
         settings.model, settings.weights, settings.model_options, settings.preprocess, reporter
     )

@@ -67,10 +67,12 @@ class RunFolder:
         self.path = Path(path)
         self.model, self.describe = model, describe
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
-        self.min_seconds, self.step_seconds = min_seconds, step_seconds
+        self.min_seconds = min_seconds if step_seconds is None else min(min_seconds, step_seconds)
+        self.step_seconds = step_seconds
         self.epochs = 0
         self._saved_at = time.monotonic()
         self._new_best: Checkpoint | None = None
+        self._state: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
 
     # ---- hooks of the trainer --------------------------------------------------------------------
 
@@ -143,8 +145,8 @@ class RunFolder:
 
     # ---- resuming --------------------------------------------------------------------------------
 
-    def restore(self, trainer: Trainer) -> None:
-        """Put model, optimizer, schedule, random numbers and position back to the saved state.
+    def read(self) -> None:
+        """Read the saved state and load the model's weights from it; `restore` does the rest.
 
         Raises MinidlError for a damaged state and UsageError when the run was started with something else.
         """
@@ -154,20 +156,32 @@ class RunFolder:
         document = load_state_document(self.path)
         self._check_identity(document.get("identity"))
         arrays = weights.load(file)
-        model = _below(arrays, "model.")
-        optimizer = _below(arrays, "optimizer.")
+        self.model.load_state_dict(_below(arrays, "model."))
+        self._state = document, _below(arrays, "optimizer.")
+
+    def restore(self, trainer: Trainer) -> None:
+        """Put optimizer, schedule, random numbers and position back to the state that was read.
+
+        Raises MinidlError for a damaged state.
+        """
+        if self._state is None:
+            self.read()
+        assert self._state is not None
+        document, arrays = self._state
+        self._state = None
         try:
             position = Position(**document["position"])
             history = [EpochRow(**row) for row in document["history"]]
             best = EpochRow(**document["best"]) if document["best"] else None
-            self.model.load_state_dict(model)
-            trainer.optimizer.load_state_dict({"settings": document["optimizer"], "arrays": optimizer})
+            trainer.optimizer.load_state_dict({"settings": document["optimizer"], "arrays": arrays})
             if trainer.scheduler is not None:
                 # after the optimizer: the schedule applies its formula to the restored groups
                 trainer.scheduler.load_state_dict(document["scheduler"])
             random.set_state(document["random"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MinidlError(f"{file}: damaged state of a run ({type(error).__name__}: {error})") from error
+            raise MinidlError(
+                f"{self.path / STATE_FILE}: damaged state of a run ({type(error).__name__}: {error})"
+            ) from error
         trainer.position, trainer.history, trainer.best = position, history, best
         if best is not None and not (self.path / BEST).exists():
             raise MinidlError(

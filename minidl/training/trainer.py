@@ -90,6 +90,7 @@ class Trainer:
         self.history: list[EpochRow] = []
         self.best: EpochRow | None = None
         self.evaluation: Evaluation | None = None
+        self.lr = max(group["lr"] for group in optimizer.param_groups)
 
     def fit(self, epochs: int) -> list[EpochRow]:
         """Train until `epochs` epochs are finished in all, from the current position; returns the history.
@@ -139,6 +140,7 @@ class Trainer:
         if not math.isfinite(value):
             raise self._diverged("the training loss", value)
         loss.backward()
+        self.lr = max(group["lr"] for group in self.optimizer.param_groups)
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
@@ -155,7 +157,7 @@ class Trainer:
                 raise self._diverged("the validation loss", val_loss)
         return EpochRow(
             epoch=at.epoch + 1,
-            lr=max(group["lr"] for group in self.optimizer.param_groups),
+            lr=self.lr,
             train_loss=at.loss_sum / at.seen,
             train_accuracy=at.correct / at.seen,
             val_loss=val_loss,
