@@ -81,7 +81,7 @@ def _loss_rows(
     part: Any,
     parts: Any,
 ) -> None:
-    """loss = (1 - e) * w[t] * (lse - x[t]) + e / K * sum of w[j] * (lse - x[j]), lse = log sum exp."""
+    """loss = -(1 - e) * w[t] * log p[t] - e / K * sum of w[j] * log p[j], -log p = log(total) - (x - top)."""
     count = logits.shape[1]
     exps = np.empty(count)
     first, last = share(logits.shape[0], part, parts)
@@ -93,12 +93,13 @@ def _loss_rows(
             continue
         x = logits[row]
         top, total = _softmax_sum(x, exps)
-        lse = top + np.log(total)
-        value = (1 - smoothing) * weights[t] * (lse - x[t])
+        log_total = np.log(total)
+        # x - top first: it is exact for the large terms, while top + log(total) would round.
+        value = (1 - smoothing) * weights[t] * (log_total - (x[t] - top))
         if smoothing > 0:
             rest = 0.0
             for j in range(count):
-                rest += weights[j] * (lse - x[j])
+                rest += weights[j] * (log_total - (x[j] - top))
             value += smoothing / count * rest
         loss[row] = value
         row_weight[row] = weights[t]
