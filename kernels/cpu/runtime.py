@@ -26,36 +26,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba import prange
+from numba import types
 
 from minidl.kernels import get_num_threads
-from minidl.kernels.cpu import cache
+from minidl.kernels.cpu import parallel
+from minidl.kernels.cpu.compiler import jit
 
 # Work in units of about one multiplication or one element; a parallel launch costs a few thousand of them.
 MIN_WORK_PER_PART = 16_384
 
-# 'contract' lets a*b+c become one fused instruction. Nothing that reorders additions or assumes away NaN.
-_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-
-
 _layer_lock = threading.Lock()  # held around a parallel launch while the threading layer cannot nest
 _layer = ""  # Numba's threading layer, known after the first parallel launch
 _layer_pid = 0  # the process that started it
-
-
-def jit(function: Callable[..., Any] | None = None, *, variant: str = "", **options: Any) -> Any:
-    """Compile ``function`` with the project's options and keep the machine code in the project's cache.
-
-    Args:
-        function: what to compile. Functions made in a factory need a ``variant`` that tells them apart.
-        variant: distinguishes functions of one name in the cache, for example ``"f32x16-14x2"``.
-        options: further options of ``numba.njit``, for example ``inline="always"``.
-    """
-    if function is None:
-        return lambda f: jit(f, variant=variant, **options)
-    dispatcher = numba.njit(**{**_OPTIONS, **options})(function)
-    cache.attach(dispatcher, variant)
-    return dispatcher
 
 
 @jit(inline="always")
@@ -65,7 +47,11 @@ def share(count: int, part: int, parts: int) -> tuple[int, int]:
 
 
 class Kernel:
-    """A compiled function of one share of the work and, made on demand, one that runs all in parallel."""
+    """A compiled function of one share of the work.
+
+    ``run_part(*arguments, part, parts)`` runs one share in this thread, ``run_all(arguments, parts)`` all
+    of them on Numba's threads.
+    """
 
     def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
         names = list(inspect.signature(function).parameters)
@@ -74,26 +60,20 @@ class Kernel:
                 f"kernel: {function.__name__} must end with the arguments part, parts; it has {names}"
             )
         self.name = function.__name__
-        self.run_part = jit(function, variant=variant)
-        self._variant = variant
-        self._arguments = ", ".join(names[:-2])
-        self._run_all: Any = None
         self.__doc__ = function.__doc__
+        self.run_part = jit(function, variant=variant)
+        self._addresses: dict[int, int] = {}
 
-    @property
-    def run_all(self) -> Any:
-        """``run_all(*arguments, parts)`` runs the shares 0..parts-1 on Numba's threads."""
-        if self._run_all is None:
-            name = f"{self.name}_all"
-            source = (
-                f"def {name}({self._arguments}, parts):\n"
-                f"    for part in prange(parts):\n"
-                f"        run_part({self._arguments}, part, parts)\n"
-            )
-            scope: dict[str, Any] = {"prange": prange, "run_part": self.run_part}
-            exec(compile(source, f"<parallel {self.name}>", "exec"), scope)
-            self._run_all = jit(scope[name], variant=self._variant, parallel=True)
-        return self._run_all
+    def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
+        """Run the shares 0..parts-1 in parallel."""
+        block, address = parallel.argument_block()
+        trampoline = parallel.pack(block, arguments)
+        code = self._addresses.get(trampoline)
+        if code is None:
+            signature = (*map(numba.typeof, arguments), types.intp, types.intp)
+            code = self._addresses[trampoline] = parallel.code_address(self.run_part, signature)
+        block[0] = code
+        parallel.run_parts(trampoline, address, parts)
 
 
 def kernel(function: Callable[..., Any] | None = None, *, variant: str = "") -> Any:
@@ -146,7 +126,7 @@ def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> b
         try:
             if not _layer_pid:
                 _layer_pid = os.getpid()
-            function.run_all(*arguments, parts)
+            function.run_all(arguments, parts)
             if not _layer:
                 _layer = numba.threading_layer()
         finally:

@@ -263,8 +263,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, store, add_row, relu)
 
 
-@intrinsic
-def _copy(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:
+def _copy_intrinsic(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, ti, source, si, count = args
@@ -277,7 +276,7 @@ def _copy(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> An
     return types.void(to, types.intp, source, types.intp, types.intp), generate
 
 
-copy: Any = _copy  # mypy sees the typing context among the arguments
+copy: Any = intrinsic(_copy_intrinsic)  # typed Any: for mypy the typing context is an argument
 """copy(to, ti, source, si, count): to[ti : ti+count] = source[si : si+count], which must not overlap."""
 
 

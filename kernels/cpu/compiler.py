@@ -1,0 +1,28 @@
+"""How Numba compiles this package's functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+from minidl.kernels.cpu import cache
+
+# 'contract' lets a*b+c become one fused instruction. Nothing that reorders additions or assumes away NaN.
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+
+
+def jit(function: Callable[..., Any] | None = None, *, variant: str = "", **options: Any) -> Any:
+    """Compile ``function`` with the project's options and keep the machine code in the project's cache.
+
+    Args:
+        function: what to compile. Functions made in a factory need a ``variant`` that tells them apart.
+        variant: distinguishes functions of one name in the cache, for example ``"f32x16-14x2"``.
+        options: further options of ``numba.njit``, for example ``inline="always"``.
+    """
+    if function is None:
+        return lambda f: jit(f, variant=variant, **options)
+    dispatcher = numba.njit(**{**_OPTIONS, **options})(function)
+    cache.attach(dispatcher, variant)
+    return dispatcher

@@ -1,0 +1,131 @@
+"""Runs a compiled kernel on Numba's threads without compiling it a second time.
+
+The direct way, one ``prange`` around each kernel, costs more than the kernel itself: Numba links the kernel
+into the parallel function and optimises all of it twice more. Here one ``prange``, compiled once, serves
+all kernels. It calls a machine address with a block of memory that holds the arguments::
+
+    pack(block, arguments)            writes the arguments behind block[0], returns the trampoline of their
+    types run_parts(trampoline, block, n)   for part in prange(n): trampoline(block, part, n)
+    trampoline(block, part, n)        reads the arguments from the block, calls the code at block[0]
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minidl.kernels.cpu.compiler import jit
+
+BLOCK_WORDS = 512  # 64-bit words: some forty arrays
+
+_WORD = ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
+_ENTRY = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD, _WORD])
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """An array without its owner: the caller keeps the memory alive, the kernel counts no references."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
+
+
+def _trampoline(context: Any, module: Any, argument_types: list[Any], places: list[int], returns: Any) -> Any:
+    """An LLVM function (block, part, parts) that reads the arguments at ``places`` and calls the code at word 0."""
+    function = ir.Function(module, _ENTRY, f"minidl_trampoline_{0}")
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    block, part, parts = function.args
+    arguments = []
+    for kind, place in zip(argument_types, places, strict=True):
+        address = builder.gep(block, [ir.Constant(_WORD, place * 8)])
+        arguments.append(builder.load(builder.bitcast(address, kind.as_pointer())))
+    signature = ir.FunctionType(returns, [*argument_types, _WORD, _WORD])
+    code = builder.load(builder.bitcast(block, signature.as_pointer().as_pointer()))
+    builder.call(code, [*arguments, part, parts])
+    builder.ret_void()
+    return function
+
+
+def _pack_intrinsic(typing: Any, block: Any, arguments: Any) -> Any:
+    for kind in arguments.types:
+        if any(not isinstance(member, types.Number) for member in getattr(kind, "types", ())):
+            raise TypeError(f"kernel: a tuple argument expects numbers, got {kind}")
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        words = context.make_array(signature.args[0])(context, builder, values[0]).data
+        argument_types, places = [], []
+        place = 1
+        for n, kind in enumerate(signature.args[1].types):
+            value = _borrowed(context, builder, kind, builder.extract_value(values[1], n))
+            address = builder.gep(words, [ir.Constant(_WORD, place)])
+            builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = 8
+            argument_types.append(value.type)
+            places.append(place)
+            place += -(-context.get_abi_sizeof(value.type) // 8)
+        if place > BLOCK_WORDS:
+            raise ValueError(f"kernel: the arguments need {place} words, there are {BLOCK_WORDS}")
+        returns = context.get_value_type(types.none)
+        return builder.ptrtoint(_trampoline(context, builder.module, argument_types, places, returns), _WORD)
+
+    return types.intp(block, arguments), generate
+
+
+_pack: Any = intrinsic(_pack_intrinsic)  # typed Any: for mypy the typing context is an argument
+
+
+@jit
+def pack(block: Any, arguments: Any) -> Any:
+    """Write the arguments to block[1:]; return the address of the trampoline of their types."""
+    return _pack(block, arguments)
+
+
+def _call_intrinsic(typing: Any, code: Any, block: Any, part: Any, parts: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        code, block, part, parts = values
+        function = builder.inttoptr(code, _ENTRY.as_pointer())
+        builder.call(function, [builder.inttoptr(block, _BYTES), part, parts])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), generate
+
+
+_call: Any = intrinsic(_call_intrinsic)
+
+
+@jit(parallel=True)
+def run_parts(trampoline: int, block: int, parts: int) -> None:
+    """Call the trampoline for part = 0..parts-1, in parallel."""
+    for part in prange(parts):
+        _call(trampoline, block, part, parts)
+
+
+class _ThreadBlock(threading.local):
+    def __init__(self) -> None:
+        self.words = np.zeros(BLOCK_WORDS, np.int64)
+        self.address = self.words.ctypes.data
+
+
+_blocks = _ThreadBlock()
+
+
+def argument_block() -> tuple[npt.NDArray[np.int64], int]:
+    """This thread's block and its address."""
+    return _blocks.words, _blocks.address
+
+
+def code_address(dispatcher: Any, signature: tuple[Any, ...]) -> int:
+    """The address of the C function that Numba makes beside a compiled function; its arguments are LLVM values."""
+    dispatcher.compile(signature)
+    result = dispatcher.overloads[signature]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
