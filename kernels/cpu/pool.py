@@ -42,6 +42,7 @@ def _maximum(x: Any, y: Any, index: Any, geometry: Any, part: Any, parts: Any) -
     kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w = geometry
     _, height, width, channels = x.shape
     n, out_h, out_w, _ = y.shape
+    taps = np.empty(kernel_h * kernel_w, np.int32)
     first_row, last_row = share(n * out_h, part, parts)
     for row in range(first_row, last_row):
         image = row // out_h * height * width
@@ -50,21 +51,33 @@ def _maximum(x: Any, y: Any, index: Any, geometry: Any, part: Any, parts: Any) -
         for column in range(out_w):
             w = column * stride_w - left
             low_w, high_w = _taps(w, width, kernel_w, dilation_w)
-            start = (h + low_h * dilation_h) * width + w + low_w * dilation_w
+            count = 0
+            for a in range(low_h, high_h):
+                for b in range(low_w, high_w):
+                    taps[count] = (h + a * dilation_h) * width + w + b * dilation_w
+                    count += 1
             target = (row * out_w + column) * channels
-            for j0 in range(0, channels, LANES):
+            # Two vectors at a time: each comparison waits for the one before it, the two chains do not.
+            for j0 in range(0, channels, 2 * LANES):
                 j = min(j0, channels - LANES)
-                best = load(x, (image + start) * channels + j)
-                place = splat(np.int32(start))
-                for a in range(low_h, high_h):
-                    for b in range(low_w, high_w):
-                        pixel = (h + a * dilation_h) * width + w + b * dilation_w
-                        value = load(x, (image + pixel) * channels + j)
-                        wins = beats(value, best)
-                        best = select(wins, value, best)
-                        place = select(wins, splat(np.int32(pixel)), place)
-                store(y, target + j, best)
-                store(index, target + j, place)
+                k = min(j0 + LANES, channels - LANES)
+                source = (image + taps[0]) * channels
+                best_j, best_k = load(x, source + j), load(x, source + k)
+                place_j = splat(taps[0])
+                place_k = place_j
+                for t in range(1, count):
+                    source = (image + taps[t]) * channels
+                    place = splat(taps[t])
+                    value = load(x, source + j)
+                    wins = beats(value, best_j)
+                    best_j, place_j = select(wins, value, best_j), select(wins, place, place_j)
+                    value = load(x, source + k)
+                    wins = beats(value, best_k)
+                    best_k, place_k = select(wins, value, best_k), select(wins, place, place_k)
+                store(y, target + j, best_j)
+                store(y, target + k, best_k)
+                store(index, target + j, place_j)
+                store(index, target + k, place_k)
 
 
 @kernel
@@ -126,13 +139,19 @@ def _mean(
         column, row = item % out_w, item // out_w % out_h
         image = item // (out_w * out_h) * height
         scale = splat(1.0 / (row_counts[row] * column_counts[column]))
-        for j0 in range(0, channels, LANES):
+        top, bottom = row_edges[row, 0], row_edges[row, 1]
+        left, right = column_edges[column, 0], column_edges[column, 1]
+        for j0 in range(0, channels, 2 * LANES):
             j = min(j0, channels - LANES)
-            total = zeros_like(scale)
-            for h in range(row_edges[row, 0], row_edges[row, 1]):
-                for w in range(column_edges[column, 0], column_edges[column, 1]):
-                    total = total + load_wide(x, ((image + h) * width + w) * channels + j)
-            store(y, item * channels + j, total * scale)
+            k = min(j0 + LANES, channels - LANES)
+            total_j = zeros_like(scale)
+            total_k = total_j
+            for h in range(top, bottom):
+                for pixel in range((image + h) * width + left, (image + h) * width + right):
+                    total_j = total_j + load_wide(x, pixel * channels + j)
+                    total_k = total_k + load_wide(x, pixel * channels + k)
+            store(y, item * channels + j, total_j * scale)
+            store(y, item * channels + k, total_k * scale)
 
 
 @kernel
