@@ -242,6 +242,16 @@ def beats(typing: Any, value: Any, best: Any) -> Any:
 
 
 @intrinsic
+def equal(typing: Any, a: Any, b: Any) -> Any:
+    """Mask: the integers are equal."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return builder.icmp_signed("==", *args)
+
+    return Lanes(types.boolean)(a, b), generate
+
+
+@intrinsic
 def select(typing: Any, mask: Any, a: Any, b: Any) -> Any:
     """a where the mask is true, else b."""
 

@@ -17,11 +17,23 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import memory
-from minidl.kernels.cpu.lanes import LANES, beats, load, load_wide, select, splat, store, zeros_like
-from minidl.kernels.cpu.layout import dense, supported
+from minidl.kernels.cpu.lanes import (
+    LANES,
+    beats,
+    drain,
+    equal,
+    load,
+    load_wide,
+    select,
+    splat,
+    store,
+    stream,
+    zeros_like,
+)
+from minidl.kernels.cpu.layout import dense, streams, supported
 from minidl.kernels.cpu.runtime import get_num_threads, jit, kernel, launch, share
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
-from minidl.kernels.reference.pool import Pooling, adaptive_edges, window_counts
+from minidl.kernels.reference.pool import Pooling, Window, adaptive_edges, window_counts
 
 MAX_INDEX = 2**31 - 1
 
@@ -101,6 +113,42 @@ def _scatter(gy: Any, index: Any, gx: Any, blocks: Any, wrong: Any, part: Any, p
                     target[place, c] += values[c]
                 else:
                     wrong[part] += 1
+
+
+@kernel
+def _scatter_windows(gy: Any, index: Any, gx: Any, geometry: Any, past: Any, part: Any, parts: Any) -> None:
+    """The same sums from the other side: each pixel looks for itself in the windows that cover it, in
+    order.
+    """
+    kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w = geometry
+    n, height, width, channels = gx.shape
+    _, out_h, out_w, _ = gy.shape
+    first, last = share(n * height, part, parts)
+    for item in range(first, last):
+        h = item % height
+        image = item // height * out_h
+        low_i = max(-(((kernel_h - 1) * dilation_h - h - top) // stride_h), 0)
+        high_i = min((h + top) // stride_h + 1, out_h)
+        for w in range(width):
+            low_j = max(-(((kernel_w - 1) * dilation_w - w - left) // stride_w), 0)
+            high_j = min((w + left) // stride_w + 1, out_w)
+            me = splat(np.int32(h * width + w))
+            target = (item * width + w) * channels
+            for c0 in range(0, channels, LANES):
+                c = min(c0, channels - LANES)
+                total = zeros_like(load(gy, 0))
+                zero = total
+                for i in range(low_i, high_i):
+                    for pixel in range((image + i) * out_w + low_j, (image + i) * out_w + high_j):
+                        source = pixel * channels + c
+                        hit = equal(load(index, source), me)
+                        total = total + select(hit, load(gy, source), zero)
+                if past:
+                    stream(gx, target + c, total)
+                else:
+                    store(gx, target + c, total)
+    if past:
+        drain()
 
 
 @kernel
@@ -199,6 +247,10 @@ def _cover(edges: Sequence[Pair], size: int) -> Array:
     return np.stack([first, np.maximum(first, last)], axis=1)
 
 
+def _geometry(kernel: Pair, stride: Pair, pad: Pad, dilation: Pair) -> tuple[int, ...]:
+    return tuple(int(v) for v in (*kernel, *stride, pad[0][0], pad[1][0], *dilation))
+
+
 class PoolMixin(Pooling):
     """Pooling for float32 and float64 images of LANES channels or more; the rest goes to the reference."""
 
@@ -213,18 +265,28 @@ class PoolMixin(Pooling):
             return super().max_pool2d(x, kernel, stride, pad, dilation, out_hw)
         y = memory.empty((n, *out_hw, c), x.dtype)
         index = memory.empty((n, *out_hw, c), np.int32)
-        geometry = tuple(int(v) for v in (*kernel, *stride, pad[0][0], pad[1][0], *dilation))
+        geometry = _geometry(kernel, stride, pad, dilation)
         launch(_maximum, dense(x), y, index, geometry, work=y.size * kernel[0] * kernel[1])
         return y, index
 
-    def max_pool2d_scatter(self, gy: Array, index: Array, input_hw: Pair) -> Array:
-        """See the reference."""
+    def max_pool2d_scatter(
+        self, gy: Array, index: Array, input_hw: Pair, window: Window | None = None
+    ) -> Array:
+        """See the reference. The window spares a random access for every element of gy."""
         name = "max_pool2d_scatter"
         expect_ndim(name, "gy", gy, 4)
         expect_shape(name, "index", index, gy.shape)
         if not supported(gy) or index.dtype != np.int32:
-            return super().max_pool2d_scatter(gy, index, input_hw)
+            return super().max_pool2d_scatter(gy, index, input_hw, window)
         n, oh, ow, c = gy.shape
+        if window is not None and c >= LANES and gy.size:
+            kernel, stride, pad, dilation = window
+            expect_pool(name, input_hw, kernel, stride, pad, dilation, (oh, ow))
+            gx = memory.empty((n, *input_hw, c), gy.dtype)
+            past = streams(gx) and c % LANES == 0
+            geometry = _geometry(kernel, stride, pad, dilation)
+            launch(_scatter_windows, dense(gy), dense(index), gx, geometry, past, work=gx.size)
+            return gx
         gx = memory.empty((n, input_hw[0] * input_hw[1], c), gy.dtype)
         wrong = np.zeros(get_num_threads(), np.int64)
         flat_gy, flat_index = (dense(a).reshape(n, oh * ow, c) for a in (gy, index))

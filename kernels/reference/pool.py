@@ -6,10 +6,13 @@ ceil mode may let the last window reach past the padding.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.conv import tap_windows
+
+Window: TypeAlias = tuple[Pair, Pair, Pad, Pair]
+"""kernel, stride, pad and dilation of a pooling window."""
 
 
 def adaptive_edges(size: int, out: int) -> list[Pair]:
@@ -76,10 +79,14 @@ class Pooling:
             index = xp.where(wins, here, index)
         return best, index
 
-    def max_pool2d_scatter(self, gy: Array, index: Array, input_hw: Pair) -> Array:
+    def max_pool2d_scatter(
+        self, gy: Array, index: Array, input_hw: Pair, window: Window | None = None
+    ) -> Array:
         """Adjoint of the gather: gx (N, H, W, C) receives each gy (N, OH, OW, C) at its index; overlaps add.
 
-        Raises ValueError when an index lies outside the input.
+        `window` may say with which kernel, stride, pad and dilation max_pool2d made the index; it changes no
+        result and lets a back end work faster. Raises ValueError when an index lies outside the input (with a
+        window such an index may also be skipped).
         """
         xp = self.xp
         expect_ndim("max_pool2d_scatter", "gy", gy, 4)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl.kernels.cpu import CPUBackend
+from minidl.kernels.cpu import CPUBackend, layout
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near
 from tests.kernels.threads import assert_same_for_any_split
@@ -59,6 +59,8 @@ def test_every_window_equals_the_reference(window: tuple[Any, ...], channels: in
     np.testing.assert_array_equal(
         CPU.max_pool2d_scatter(gy, index, size), REFERENCE.max_pool2d_scatter(gy, index, size)
     )
+    hinted = CPU.max_pool2d_scatter(gy, index, size, (kernel, stride, pad, dilation))
+    np.testing.assert_array_equal(hinted, CPU.max_pool2d_scatter(gy, index, size))
     np.testing.assert_array_equal(CPU.max_pool2d_gather(x, index), y)
     if dilation != (1, 1):
         return
@@ -95,6 +97,16 @@ def test_any_strides_are_accepted() -> None:
     )
 
 
+def test_writing_past_the_caches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = image((2, 20, 20, 32))
+    window = ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1))
+    y, index = CPU.max_pool2d(x, *window, (10, 10))
+    usual = CPU.max_pool2d_scatter(y, index, (20, 20), window)
+    monkeypatch.setattr(layout, "STREAM_BYTES", 0)
+    assert layout.streams(usual)
+    np.testing.assert_array_equal(CPU.max_pool2d_scatter(y, index, (20, 20), window), usual)
+
+
 def test_results_do_not_depend_on_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, gy = rng.normal(size=(3, 9, 8, 40)), rng.normal(size=(3, 5, 4, 40))
@@ -104,6 +116,7 @@ def test_results_do_not_depend_on_the_split(monkeypatch: pytest.MonkeyPatch) -> 
     for run in (
         lambda: CPU.max_pool2d(x, *window, (1, 1), (5, 4)),
         lambda: CPU.max_pool2d_scatter(gy, index, (9, 8)),
+        lambda: CPU.max_pool2d_scatter(gy, index, (9, 8), (*window, (1, 1))),
         lambda: CPU.max_pool2d_gather(x, index),
         lambda: CPU.avg_pool2d(x, *window, (5, 4), True),
         lambda: CPU.avg_pool2d_backward(gy, (9, 8), *window, True),
