@@ -1,141 +1,27 @@
-"""Convolution and its gradients on the CPU: plans them, packs weights, launches the kernels."""
+"""Convolution and its gradients on the CPU: each as a walk over a grid of pixels and its taps."""
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
-from minidl.kernels import get_num_threads
-from minidl.kernels.cpu import memory, simd
-from minidl.kernels.cpu.gather import gather_kernel, pack_weight
-from minidl.kernels.cpu.plan import (
-    DEPTH_BLOCK,
-    GATHER_SLAB,
-    Geometry,
-    IntArray,
-    Source,
-    TileShape,
-    Window,
-    ceil_div,
-    depth_blocks,
-    flatten,
-    geometry,
-    is_plain,
-    runs,
-    tile_shapes,
-)
-from minidl.kernels.cpu.runtime import launch
+from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.gather import gather
+from minidl.kernels.cpu.plan import IntArray, Source, Window, ceil_div
+from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
-
-
-class GatherPlan(NamedTuple):
-    geometry: Geometry
-    shape: TileShape
-    segments: IntArray
-    blocks: IntArray
-    panel_parts: int
-    chunk_parts: int
-
-
-@functools.lru_cache(maxsize=1024)
-def plan_gather(source: Source, window: Window, outputs: int, threads: int) -> GatherPlan:
-    """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic."""
-    lanes = simd.target().float_lanes * 4 // source.itemsize
-    best: tuple[float, GatherPlan] | None = None
-    for shape in tile_shapes():
-        for linear in (False, True):
-            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads)
-            if g.linear != linear:
-                continue
-            if g.linear:
-                length = (g.chunk_rows - 1) * (g.a_row // g.a_col) + g.cols
-                useful = g.chunk_rows * g.cols / (ceil_div(length, shape.rows) * shape.rows)
-            else:
-                useful = g.chunk_cols / (ceil_div(g.chunk_cols, shape.rows) * shape.rows)
-            width = shape.vectors * lanes
-            useful *= outputs / (ceil_div(outputs, width) * width)
-            if best is None or useful * shape.speed > best[0]:
-                segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
-                panels = ceil_div(outputs, width)
-                panel_parts = 1
-                if g.chunks < 2 * threads and g.chunks % threads:
-                    panel_parts = min(threads, panels)
-                plan = GatherPlan(g, shape, segments, blocks, panel_parts, max(1, threads // panel_parts))
-                best = (useful * shape.speed, plan)
-    assert best is not None
-    return best[1]
-
-
-def gather(
-    source_array: Array,
-    channel: int,
-    source: Source,
-    window: Window,
-    w: Array,
-    taps: IntArray,
-    bias: Array | None,
-    relu: bool,
-    out: Array,
-    places: tuple[int, int, int, int],
-) -> None:
-    """Run one gather convolution.
-
-    Args:
-        source_array: C-contiguous images.
-        channel: first channel of the source to read.
-        w: (outputs, KH, KW, channels) of any strides.
-        taps: (kh, kw) of each tap of the window, in its order.
-        out: C-contiguous; the rest of it is left alone.
-        places: element of out of grid position (0, 0, 0), and elements per image, row and column.
-    """
-    outputs = w.shape[0]
-    if is_plain(source, window) and places[1:] == (
-        window.rows * places[2],
-        window.cols * places[3],
-        places[3],
-    ):
-        source, window = flatten(source, window)
-    plan = plan_gather(source, window, outputs, get_num_threads())
-    g, dtype = plan.geometry, out.dtype
-    tile = simd.tile(dtype.name, plan.shape.rows, plan.shape.vectors)
-    panels = ceil_div(outputs, tile.cols)
-    depth = len(taps) * source.channels
-    packed = memory.empty(panels * depth * tile.cols, dtype)
-    launch(pack_weight, w, taps, tile.cols, packed, work=packed.size)
-    row = np.zeros(panels * tile.cols, dtype)
-    if bias is not None:
-        row[:outputs] = bias
-    parts = plan.panel_parts * plan.chunk_parts
-    work = g.images * g.rows * g.cols * depth * outputs
-    panel_parts = plan.panel_parts
-    if work < 32 * 16384:
-        parts = panel_parts = 1
-    slabs = memory.empty(max(1, parts * g.slab_size), dtype)
-    kernel = gather_kernel(dtype.name, plan.shape.rows, plan.shape.vectors)
-    launch(
-        kernel,
-        g,
-        source_array.reshape(-1),
-        channel,
-        slabs,
-        packed,
-        plan.segments,
-        plan.blocks,
-        row,
-        relu,
-        out.reshape(-1),
-        outputs,
-        places,
-        panel_parts,
-        parts=parts,
-    )
 
 
 @functools.lru_cache(maxsize=1024)
 def tap_table(taps: tuple[Pair, ...]) -> IntArray:
     return np.array(taps, np.int64).reshape(-1, 2)
+
+
+def conv_window(out_hw: Pair, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair) -> Window:
+    """The window of a convolution, its taps in row order."""
+    rows, cols = (range(0, kernel_hw[a] * dilation[a], dilation[a]) for a in (0, 1))
+    return Window(*out_hw, *stride, pad[0][0], pad[1][0], tuple((r, c) for r in rows for c in cols))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -198,8 +84,7 @@ class ConvMixin:
         y = memory.empty((n, oh, ow, o), x.dtype)
         source = Source(n, h, width, c, depth, x.dtype.itemsize)
         grid = tuple((r, s) for r in range(kh) for s in range(kw))
-        taps = tuple((r * dilation[0], s * dilation[1]) for r, s in grid)
-        window = Window(oh, ow, *stride, pad[0][0], pad[1][0], taps)
+        window = conv_window((oh, ow), (kh, kw), stride, pad, dilation)
         per = o // groups
         for group in range(groups if y.size else 0):
             outputs = slice(group * per, (group + 1) * per)
@@ -239,3 +124,34 @@ class ConvMixin:
                 places = (base, h * width * c, stride[0] * width * c, stride[1] * c)
                 gather(gy, group * per_o, source, window, swapped, tap_table(taps), None, False, gx, places)
         return gx
+
+    def conv2d_weight_grad(
+        self, gy: Array, x: Array, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
+    ) -> Array:
+        """Gradient of conv2d by w: gy (N, OH, OW, O), x (N, H, W, C) -> gw (O, KH, KW, C/groups).
+
+        The result lies in memory as (O, C/groups, KH, KW), like the weight it belongs to.
+        """
+        expect_ndim("conv2d_weight_grad", "x", x, 4)
+        expect_ndim("conv2d_weight_grad", "gy", gy, 4)
+        n, h, width, c = x.shape
+        o = gy.shape[3]
+        kh, kw = kernel_hw
+        depth = c // max(groups, 1)
+        oh, ow = expect_conv(
+            "conv2d_weight_grad", c, (o, kh, kw, depth), groups, (h, width), stride, pad, dilation
+        )
+        expect_shape("conv2d_weight_grad", "gy", gy, (n, oh, ow, o))
+        gy = np.ascontiguousarray(gy)
+        x = np.ascontiguousarray(x.astype(gy.dtype, copy=False))
+        gw = memory.empty((o, depth, kh, kw), gy.dtype)
+        if not gy.size or not x.size:
+            gw.fill(0)
+            return gw.transpose(0, 2, 3, 1)
+        source = Source(n, h, width, c, depth, gy.dtype.itemsize)
+        window = conv_window((oh, ow), kernel_hw, stride, pad, dilation)
+        per = o // groups
+        for group in range(groups):
+            out = gw[group * per : (group + 1) * per].reshape(per, depth, kh * kw)
+            weight_gradient(x, group * depth, source, window, gy, group * per, out)
+        return gw.transpose(0, 2, 3, 1)

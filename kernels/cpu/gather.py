@@ -16,14 +16,32 @@ packing of the left operand: the slab takes that place, once for all taps.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.kernels.cpu import simd
-from minidl.kernels.cpu.plan import Geometry, IntArray
-from minidl.kernels.cpu.runtime import Kernel, jit, kernel, share
+from minidl.kernels import get_num_threads
+from minidl.kernels.cpu import memory, simd
+from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.plan import (
+    DEPTH_BLOCK,
+    GATHER_SLAB,
+    Geometry,
+    IntArray,
+    Source,
+    TileShape,
+    Window,
+    ceil_div,
+    depth_blocks,
+    flatten,
+    geometry,
+    is_plain,
+    runs,
+    tile_shapes,
+)
+from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
+from minidl.kernels.reference.checks import Array
 
 
 @kernel
@@ -38,9 +56,8 @@ def pack_weight(w: Any, taps: IntArray, cols: int, packed: Any, part: int, parts
     for panel in range(first, last):
         start = panel * cols
         filled = min(cols, outputs - start)
-        for k0 in range(
-            0, depth, 16
-        ):  # weights lie (O, K, KH, KW) in memory: few k at a time, all taps of each
+        # Weights lie (O, K, KH, KW) in memory: few k at a time, all taps of each, stay in the L1 cache.
+        for k0 in range(0, depth, 16):
             for t in range(count):
                 kh, kw = taps[t, 0], taps[t, 1]
                 for k in range(k0, min(k0 + 16, depth)):
@@ -90,14 +107,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
     and column to the next; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
-    zero, fma, load, store, add_row, relu_tile = (
-        tile.zero,
-        tile.fma,
-        tile.load,
-        tile.store,
-        tile.add_row,
-        tile.relu,
-    )
+    zero, fma, add, store, add_row = tile.zero, tile.fma, tile.add, tile.store, tile.add_row
+    relu_tile = tile.relu
     cols = tile.cols
 
     @kernel(variant=tile.name)
@@ -160,11 +171,6 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                             at = origin + row * out_row + col * out_col
 
                             acc = zero()
-                            if block > 0 and whole:
-                                acc = load(out, at, out_col)
-                            elif block > 0:
-                                edge_rows(g, edge, cols, out, place, valid, width, False)
-                                acc = load(edge, 0, cols)
 
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
                             for s in range(blocks[block], blocks[block + 1]):
@@ -173,6 +179,11 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                                 for k in range(segments[s, 1]):
                                     acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
 
+                            if block > 0 and whole:
+                                acc = add(acc, out, at, out_col)
+                            elif block > 0:
+                                edge_rows(g, edge, cols, out, place, valid, width, False)
+                                acc = add(acc, edge, 0, cols)
                             if block == last_block:
                                 acc = add_row(acc, bias, panel * cols)
                                 if relu:
@@ -184,3 +195,105 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                                 edge_rows(g, edge, cols, out, place, valid, width, True)
 
     return gather
+
+
+class GatherPlan(NamedTuple):
+    geometry: Geometry
+    shape: TileShape
+    segments: IntArray
+    blocks: IntArray
+    panel_parts: int
+    chunk_parts: int
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_gather(source: Source, window: Window, outputs: int, threads: int) -> GatherPlan:
+    """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic."""
+    lanes = simd.target().float_lanes * 4 // source.itemsize
+    best: tuple[float, GatherPlan] | None = None
+    for shape in tile_shapes():
+        for linear in (False, True):
+            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads)
+            if g.linear != linear:
+                continue
+            if g.linear:
+                length = (g.chunk_rows - 1) * (g.a_row // g.a_col) + g.cols
+                useful = g.chunk_rows * g.cols / (ceil_div(length, shape.rows) * shape.rows)
+            else:
+                useful = g.chunk_cols / (ceil_div(g.chunk_cols, shape.rows) * shape.rows)
+            width = shape.vectors * lanes
+            useful *= outputs / (ceil_div(outputs, width) * width)
+            if best is None or useful * shape.speed > best[0]:
+                segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
+                panels = ceil_div(outputs, width)
+                panel_parts = 1
+                if g.chunks < 2 * threads and g.chunks % threads:
+                    panel_parts = min(threads, panels)
+                plan = GatherPlan(g, shape, segments, blocks, panel_parts, max(1, threads // panel_parts))
+                best = (useful * shape.speed, plan)
+    assert best is not None
+    return best[1]
+
+
+def gather(
+    source_array: Array,
+    channel: int,
+    source: Source,
+    window: Window,
+    w: Array,
+    taps: IntArray,
+    bias: Array | None,
+    relu: bool,
+    out: Array,
+    places: tuple[int, int, int, int],
+) -> None:
+    """Run one gather convolution.
+
+    Args:
+        source_array: C-contiguous images.
+        channel: first channel of the source to read.
+        w: (outputs, KH, KW, channels) of any strides.
+        taps: (kh, kw) of each tap of the window, in its order.
+        out: C-contiguous; the rest of it is left alone.
+        places: element of out of grid position (0, 0, 0), and elements per image, row and column.
+    """
+    outputs = w.shape[0]
+    if is_plain(source, window) and places[1:] == (
+        window.rows * places[2],
+        window.cols * places[3],
+        places[3],
+    ):
+        source, window = flatten(source, window)
+    plan = plan_gather(source, window, outputs, get_num_threads())
+    g, dtype = plan.geometry, out.dtype
+    tile = simd.tile(dtype.name, plan.shape.rows, plan.shape.vectors)
+    panels = ceil_div(outputs, tile.cols)
+    depth = len(taps) * source.channels
+    packed = memory.empty(panels * depth * tile.cols, dtype)
+    launch(pack_weight, w, taps, tile.cols, packed, work=packed.size)
+    row = np.zeros(panels * tile.cols, dtype)
+    if bias is not None:
+        row[:outputs] = bias
+    parts = plan.panel_parts * plan.chunk_parts
+    work = g.images * g.rows * g.cols * depth * outputs
+    panel_parts = plan.panel_parts
+    if work < 32 * 16384:
+        parts = panel_parts = 1
+    slabs = memory.empty(max(1, parts * g.slab_size), dtype)
+    launch(
+        gather_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
+        g,
+        source_array.reshape(-1),
+        channel,
+        slabs,
+        packed,
+        plan.segments,
+        plan.blocks,
+        row,
+        relu,
+        out.reshape(-1),
+        outputs,
+        places,
+        panel_parts,
+        parts=parts,
+    )

@@ -141,8 +141,8 @@ class Tile(NamedTuple):
     cols: int  # vectors * lanes, in elements
     zero: Any  # zero() -> tile
     fma: Any  # fma(tile, a, ai, stride, b, bi): tile[r, c] += a[ai + r*stride] * b[bi + c]
-    load: Any  # load(c, ci, stride) -> tile: tile[r, c] = c[ci + r*stride + c]
-    store: Any  # store(tile, c, ci, stride)
+    add: Any  # add(tile, m, mi, stride) -> tile: tile[r, c] += m[mi + r*stride + c]
+    store: Any  # store(tile, m, mi, stride): m[mi + r*stride + c] = tile[r, c]
     add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
     relu: Any  # relu(tile) -> tile: negative elements become 0, NaN stays
 
@@ -211,17 +211,18 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind, a, types.intp, types.intp, b, types.intp), generate
 
     @intrinsic
-    def load(typing: Any, c: Any, ci: Any, stride: Any) -> Any:
+    def add(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            c, ci, stride = args
-            base = _pointer(context, builder, signature.args[0], c, ci)
+            acc, c, ci, stride = args
+            base = _pointer(context, builder, signature.args[1], c, ci)
             values = []
-            for r, v, _ in places:
+            for r, v, place in places:
                 offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
-                values.append(load_vector(builder, builder.gep(base, [offset])))
+                old = load_vector(builder, builder.gep(base, [offset]))
+                values.append(builder.fadd(builder.extract_value(acc, place), old))
             return build(builder, values)
 
-        return kind(c, types.intp, types.intp), generate
+        return kind(kind, c, types.intp, types.intp), generate
 
     @intrinsic
     def store(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
@@ -260,7 +261,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, store, add_row, relu)
+    return Tile(name, rows, vectors, vectors * lanes, zero, fma, add, store, add_row, relu)
 
 
 def _copy_intrinsic(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:

@@ -1,0 +1,298 @@
+"""The weight gradient: for every weight, the sum over all pixels of source times output gradient.
+
+    gw[o, tap, c] = sum over pixels p of  slab[p + tap, c] * gy[p, o]
+
+The micro-kernel is that of the gather, with other roles: a tile is some (tap, c) x some o, the reduction
+runs over the pixels of a chunk, and both operands are read where they lie: 14 channels next to each other
+of the slab, broadcast, and 32 output channels next to each other of gy. Tiles wait in `partial` between
+chunks, each a block of its own.
+
+Threads share out the tiles, so each weight is summed by one thread in one order. Where tiles are too few
+for that, or many threads would fill many slabs for little arithmetic, the chunks are dealt to a number of
+*slices* that depends on the shape alone, and the slices' sums are added in order afterwards. So the bits
+never depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl.kernels import get_num_threads
+from minidl.kernels.cpu import memory, simd
+from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.plan import (
+    ALIASING,
+    WEIGHT_PIXELS,
+    WEIGHT_SLAB,
+    Geometry,
+    IntArray,
+    Source,
+    TileShape,
+    Window,
+    ceil_div,
+    flatten,
+    geometry,
+    is_plain,
+    runs,
+    tile_shapes,
+)
+from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.cpu.slab import chunk_range, fill_slab
+from minidl.kernels.reference.checks import Array
+
+
+@jit
+def pack_gradient(
+    g: Geometry, gy: Any, first: int, stride: int, width: int, packed: Any, base: int, cols: int, chunk: int
+) -> None:
+    """Copy ``width`` channels from ``first`` on of a chunk's pixels to rows of ``cols``, zeros behind them."""
+    n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
+    at = base
+    for image in range(n, n_end):
+        for row in range(i, i_end):
+            start = ((image * g.rows + row) * g.cols + j) * stride + first
+            for p in range(j_end - j):
+                for x in range(width):
+                    packed[at + x] = gy[start + p * stride + x]
+                for x in range(width, cols):
+                    packed[at + x] = 0
+                at += cols
+
+
+@functools.cache
+def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
+    """The weight gradient with a tile of ``rows`` (tap, channel) x ``vectors`` registers of output channels.
+
+    Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; the flat
+    output gradient, its first channel, channels to take and elements per pixel; a packing buffer per part
+    and its size, 0 to read gy in place; the slab offset of each tile; the partial sums (slices, panels,
+    tiles, rows * cols); the number of slices; how many parts share the slices, and the panels, the rest
+    sharing the tiles.
+    """
+    tile = simd.tile(dtype, rows, vectors)
+    zero, fma, add, store = tile.zero, tile.fma, tile.add, tile.store
+    cols = tile.cols
+
+    @kernel(variant=tile.name)
+    def weight_gradient(
+        g: Geometry,
+        source: Any,
+        channel: int,
+        slabs: Any,
+        gy: Any,
+        gy_first: int,
+        outputs: int,
+        gy_pixel: int,
+        packed: Any,
+        pack_size: int,
+        offsets: IntArray,
+        partial: Any,
+        slices: int,
+        slice_parts: int,
+        panel_parts: int,
+        part: int,
+        parts: int,
+    ) -> None:
+        panels = -(-outputs // cols)
+        tiles = offsets.size
+        slice_first, slice_last = share(slices, part % slice_parts, slice_parts)
+        panel_first, panel_last = share(panels, part // slice_parts % panel_parts, panel_parts)
+        tile_parts = parts // (slice_parts * panel_parts)
+        tile_first, tile_last = share(tiles, part // (slice_parts * panel_parts), tile_parts)
+        a = source if g.direct else slabs
+        b = packed if pack_size else gy
+        b_step = cols if pack_size else gy_pixel
+        for piece in range(slice_first, slice_last):
+            chunk_first, chunk_last = share(g.chunks, piece, slices)
+            for chunk in range(chunk_first, chunk_last):
+                n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
+                if g.direct:
+                    a_base = channel + j * g.a_col
+                else:
+                    a_base = part * g.slab_size
+                    fill_slab(g, source, channel, slabs, a_base, chunk)
+                length = j_end - j
+                height = i_end - i
+                for panel in range(panel_first, panel_last):
+                    if pack_size:
+                        b_base, b_row = part * pack_size, length * cols
+                        b_image = height * b_row
+                        start = gy_first + panel * cols
+                        width = min(cols, outputs - panel * cols)
+                        pack_gradient(g, gy, start, gy_pixel, width, packed, b_base, cols, chunk)
+                    else:
+                        b_row = g.cols * gy_pixel
+                        b_image = g.rows * b_row
+                        b_base = gy_first + panel * cols + n * b_image + i * b_row + j * gy_pixel
+                    for t in range(tile_first, tile_last):
+                        home = ((piece * panels + panel) * tiles + t) * (rows * cols)
+                        acc = zero()
+                        for item in range((n_end - n) * height):
+                            image, row = item // height, item % height
+                            ai = a_base + offsets[t] + image * g.a_image + row * g.a_row
+                            bi = b_base + image * b_image + row * b_row
+                            for p in range(length):
+                                acc = fma(acc, a, ai + p * g.a_col, 1, b, bi + p * b_step)
+                        if chunk > chunk_first:
+                            acc = add(acc, partial, home, cols)
+                        store(acc, partial, home, cols)
+
+    return weight_gradient
+
+
+@kernel
+def collect_weight(
+    partial: Any,
+    slices: int,
+    places: IntArray,
+    cols: int,
+    panel_size: int,
+    taps: int,
+    out: Any,
+    part: int,
+    parts: int,
+) -> None:
+    """Add the slices and put every weight in its place.
+
+    partial: (slices, panels, panel_size) flat. places: element of a panel that holds column 0 of (tap, c),
+    in order. out: (O, C, taps), contiguous.
+    """
+    outputs, channels = out.shape[0], out.shape[1]
+    panels = -(-outputs // cols)
+    blocks = -(-channels // 16)  # a few channels at a time, so that what is read stays in the L1 cache
+    first, last = share(panels * blocks, part, parts)
+    for item in range(first, last):
+        panel, block = item // blocks, item % blocks
+        for o in range(panel * cols, min((panel + 1) * cols, outputs)):
+            for c in range(block * 16, min(block * 16 + 16, channels)):
+                for tap in range(taps):
+                    at = panel * panel_size + places[tap * channels + c] + o - panel * cols
+                    total = partial[at]
+                    for piece in range(1, slices):
+                        total += partial[piece * panels * panel_size + at]
+                    out[o, c, tap] = total
+
+
+class WeightPlan(NamedTuple):
+    geometry: Geometry
+    shape: TileShape
+    offsets: IntArray  # of each tile in the slab
+    places: IntArray  # of each (tap, c) in a panel of partial sums
+    slices: int
+    pack: bool
+
+
+def cut_tiles(g: Geometry, window: Window, shape: TileShape, cols: int) -> tuple[IntArray, IntArray]:
+    """Cut the (tap, channel) rows into tiles; returns their slab offsets and the place of each row in a
+    panel.
+
+    Rows that touch in the slab are cut as one stretch. Where taps do not touch, tiles of the same channels
+    come one after the other: they read the same pixels, which are then still in the cache.
+    """
+    tiles: list[tuple[int, int, int, int]] = []  # first row in its stretch, slab offset, place, rows
+    depth = 0
+    for offset, length in runs(g, window):
+        for row in range(0, length, shape.rows):
+            start = max(min(row, length - shape.rows), 0)  # the last tile repeats rows rather than end early
+            tiles.append((start, offset + start, depth + start, min(shape.rows, length - start)))
+        depth += length
+    tiles.sort()
+    places = np.zeros(depth, np.int64)
+    for number, (_, _, place, rows) in enumerate(tiles):
+        for r in range(rows):
+            places[place + r] = (number * shape.rows + r) * cols
+    return np.array([offset for _, offset, _, _ in tiles], np.int64), places
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> WeightPlan:
+    """Choose tile, chunks and slices by the shape alone, never by the number of threads."""
+    if is_plain(source, window):
+        source, window = flatten(source, window)
+    lanes = simd.target().float_lanes * 4 // source.itemsize
+    best: tuple[float, WeightPlan] | None = None
+    for shape in tile_shapes():
+        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1)
+        if source.channels < shape.rows:  # a tile may read past the last channel of the last pixel
+            g = g._replace(direct=0)
+        cols = shape.vectors * lanes
+        offsets, places = cut_tiles(g, window, shape, cols)
+        panels = ceil_div(outputs, cols)
+        useful = shape.speed * len(places) * outputs / (len(offsets) * shape.rows * panels * cols)
+        if best is None or useful > best[0]:
+            tiles = len(offsets) * panels
+            slices = 1
+            if tiles < 64 or (not g.direct and len(window.taps) * outputs < 512):
+                slices = max(1, min(16, g.chunks, (1 << 22) // (tiles * shape.rows * cols)))
+            # Packing pays where gy's pixels compete for cache lines and are read many times.
+            crowded = gy_pixel * source.itemsize % ALIASING == 0 and len(offsets) >= 8
+            best = (useful, WeightPlan(g, shape, offsets, places, slices, crowded or outputs % cols != 0))
+    assert best is not None
+    return best[1]
+
+
+def share_out(threads: int, slices: int, panels: int, tiles: int) -> tuple[int, int, int]:
+    """How many parts share the slices, the panels and the tiles: about ``threads`` in all."""
+    slice_parts = min(threads, slices)
+    rest = max(1, threads // slice_parts)
+    panel_parts = max(p for p in range(1, min(rest, panels) + 1) if rest % p == 0 or p == 1)
+    return slice_parts, panel_parts, max(1, min(rest // panel_parts, tiles))
+
+
+def weight_gradient(
+    source_array: Array, channel: int, source: Source, window: Window, gy: Array, gy_first: int, out: Array
+) -> None:
+    """Compute the gradient of the weights of one group.
+
+    Args:
+        source_array: C-contiguous images.
+        channel: first channel of the source to read.
+        gy: C-contiguous output gradient (N, OH, OW, channels).
+        gy_first: first channel of gy to read.
+        out: (O, C, taps), C-contiguous.
+    """
+    outputs = out.shape[0]
+    plan = plan_weight(source, window, outputs, gy.shape[3])
+    g, dtype = plan.geometry, gy.dtype
+    tile = simd.tile(dtype.name, plan.shape.rows, plan.shape.vectors)
+    panels, tiles = ceil_div(outputs, tile.cols), plan.offsets.size
+    work = g.images * g.rows * g.cols * plan.places.size * outputs
+    threads = get_num_threads() if work >= 32 * 16384 else 1
+    shares = share_out(threads, plan.slices, panels, tiles)
+    parts = shares[0] * shares[1] * shares[2]
+    panel_size = tiles * tile.rows * tile.cols
+    partial = memory.empty(plan.slices * panels * panel_size, dtype)
+    pack_size = g.chunk_images * g.chunk_rows * g.chunk_cols * tile.cols if plan.pack else 0
+    launch(
+        weight_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
+        g,
+        source_array.reshape(-1),
+        channel,
+        memory.empty(max(1, parts * g.slab_size), dtype),
+        gy.reshape(-1),
+        gy_first,
+        outputs,
+        gy.shape[3],
+        memory.empty(max(1, parts * pack_size), dtype),
+        pack_size,
+        plan.offsets,
+        partial,
+        plan.slices,
+        shares[0],
+        shares[1],
+        parts=parts,
+    )
+    launch(
+        collect_weight,
+        partial,
+        plan.slices,
+        plan.places,
+        tile.cols,
+        panel_size,
+        out.shape[2],
+        out,
+        work=out.size,
+    )
