@@ -98,6 +98,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="X",
         help="how often the state is saved within an epoch; default 60",
     )
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
+    )
     add_device(parser)
     return parser
 
@@ -120,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             workers=arguments.workers,
             step_seconds=arguments.save_seconds,
+            draw=not arguments.no_pictures,
             reporter=reporter,
         )
     except KeyboardInterrupt as interrupt:
@@ -134,7 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
         reporter.log(f"best epoch {done.best.epoch}, on the validation images:")
         reporter.log(evaluation_text(done.evaluation))
     reporter.log("")
-    reporter.log(f"written to {done.path}: best.safetensors, last.safetensors, metrics.csv and pictures")
+    pictures = "" if arguments.no_pictures else " and pictures"
+    reporter.log(f"written to {done.path}: best.safetensors, last.safetensors, metrics.csv{pictures}")
     reporter.log(f"next: {program()} predict IMAGE... --checkpoint {quoted(str(done.path))}")
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -33,6 +34,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=27)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # argparse forgets that the names are indented
+            self._action_max_length = max(self._action_max_length, 4 + max(map(len, COMMANDS)))
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with the nearest known name."""
@@ -40,6 +46,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: object) -> None:
         options.setdefault("formatter_class", _Formatter)
         options.setdefault("allow_abbrev", False)
+        if isinstance(text := options.get("description"), str):
+            options["description"] = textwrap.fill(text, 100)
         super().__init__(**options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
@@ -91,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if parsed.command is None:
             parser.print_help()
             return 2
-        return parsed.run(parsed) or 0
+        code = parsed.run(parsed) or 0
+        sys.stdout.flush()  # here, where a reader that is gone can still be answered for
+        return code
     except BrokenPipeError:
         # the reader (head, less) is gone: nothing to say, and nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
