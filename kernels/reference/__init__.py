@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from minidl.kernels.reference.adaptive import AdaptiveMaximum
 from minidl.kernels.reference.checks import Array
 from minidl.kernels.reference.conv import Convolution
 from minidl.kernels.reference.elementwise import Elementwise
@@ -19,11 +20,26 @@ from minidl.kernels.reference.loss import Losses
 from minidl.kernels.reference.norm import Normalisation
 from minidl.kernels.reference.optim import Optimizers
 from minidl.kernels.reference.pool import Pooling
+from minidl.kernels.reference.resample import Resampling
+from minidl.kernels.reference.standardize import Standardisation
+from minidl.kernels.reference.windows import Windows
 
 __all__ = ["ReferenceBackend"]
 
 
-class ReferenceBackend(Convolution, Products, Pooling, Normalisation, Losses, Elementwise, Optimizers):
+class ReferenceBackend(
+    Convolution,
+    Products,
+    Pooling,
+    AdaptiveMaximum,
+    Windows,
+    Resampling,
+    Normalisation,
+    Standardisation,
+    Losses,
+    Elementwise,
+    Optimizers,
+):
     """Every kernel of docs/architecture.md over one array module (NumPy, or one that follows it closely)."""
 
     name = "reference"
