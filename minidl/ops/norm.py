@@ -51,6 +51,7 @@ class BatchNorm(Function):
         if is_grad_enabled():
             return self._differentiable_backward(grad)
         x, weight = self.saved()
+        needs = self.needs_input_grad
         gx, gw, gb, gr = kernels.backend(x.data).batch_norm_backward(
             np.moveaxis(grad.data, 1, -1),
             np.moveaxis(x.data, 1, -1),
@@ -59,9 +60,10 @@ class BatchNorm(Function):
             np.ones(x.shape[1], x.dtype) if weight is None else weight.data,
             self.y,
             self.training,
-            self.needs_input_grad[0],
+            needs[0],
+            needs[3],
+            needs[1] or needs[2],
         )
-        needs = self.needs_input_grad
         return (
             Tensor._wrap(np.moveaxis(gx, -1, 1)) if needs[0] else None,
             Tensor._wrap(gw) if needs[1] else None,

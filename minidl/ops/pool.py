@@ -10,6 +10,8 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, Pad2d, Pair, expect_images, nchw, nhwc, pad2d, pair
 from minidl.tensor import Tensor
 
+Window = tuple[Pair, Pair, Pad2d, Pair]
+
 
 class MaxPool2d(Function):
     """The maximum of each window (the first one on ties); padding never wins."""
@@ -23,34 +25,38 @@ class MaxPool2d(Function):
         return nchw(y)
 
     def backward(self, grad: Tensor) -> Tensor:
-        return MaxPoolScatter(self.index, self.input_hw)(grad)
+        return MaxPoolScatter(self.index, self.input_hw, self.options[:4])(grad)
 
 
 class MaxPoolScatter(Function):
-    """Each gradient goes to the position of its maximum, adding where windows overlap."""
+    """Each gradient goes to the position of its maximum, adding where windows overlap.
 
-    def __init__(self, index: Array, input_hw: Pair) -> None:
-        self.index, self.input_hw = index, input_hw
+    ``window`` (kernel, stride, pad, dilation) says where the index came from and lets a kernel work faster.
+    """
+
+    def __init__(self, index: Array, input_hw: Pair, window: Window | None) -> None:
+        self.index, self.input_hw, self.window = index, input_hw, window
 
     def forward(self, gy: Array) -> Array:
-        return nchw(kernels.backend(gy).max_pool2d_scatter(nhwc(gy), self.index, self.input_hw))
+        be = kernels.backend(gy)
+        return nchw(be.max_pool2d_scatter(nhwc(gy), self.index, self.input_hw, self.window))
 
     def backward(self, grad: Tensor) -> Tensor:
-        return MaxPoolGather(self.index)(grad)
+        return MaxPoolGather(self.index, self.window)(grad)
 
 
 class MaxPoolGather(Function):
     """The adjoint of the scatter: the elements at the remembered positions."""
 
-    def __init__(self, index: Array) -> None:
-        self.index = index
+    def __init__(self, index: Array, window: Window | None) -> None:
+        self.index, self.window = index, window
 
     def forward(self, x: Array) -> Array:
         self.input_hw = (x.shape[2], x.shape[3])
         return nchw(kernels.backend(x).max_pool2d_gather(nhwc(x), self.index))
 
     def backward(self, grad: Tensor) -> Tensor:
-        return MaxPoolScatter(self.index, self.input_hw)(grad)
+        return MaxPoolScatter(self.index, self.input_hw, self.window)(grad)
 
 
 class AvgPool2d(Function):
