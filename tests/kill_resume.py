@@ -25,14 +25,8 @@ from tests.minidl.training.tiny import MODEL_ARGUMENTS, write_photos
 
 TINY = [
     *MODEL_ARGUMENTS,
-    "--epochs",
-    "20",
-    "--batch-size",
-    "4",
-    "--augment",
-    "basic",
-    "--save-seconds",
-    "0.02",
+    *("--epochs", "10", "--batch-size", "4", "--augment", "basic"),
+    *("--save-seconds", "0.02", "--no-pictures", "--threads", "1"),
 ]
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from minidl.cli.main import main
+from minidl.kernels import set_num_threads
 from tests.minidl.training.tiny import MODEL_ARGUMENTS, write_photos
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks this small are slower on several threads, and much slower on a busy machine."""
+    set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,9 @@ def test_the_table_has_one_line_for_each_epoch(reference: Path) -> None:
     assert [line.split(",")[0] for line in figures(reference)] == ["epoch", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("changes", [{"freeze": "trunk", "augment": "none", "epochs": 6}, {"optimizer": "adamw"}])
+@pytest.mark.parametrize(
+    "changes", [{"freeze": "trunk", "augment": "none", "epochs": 6}, {"optimizer": "adamw"}]
+)
 def test_other_kinds_of_run_resume_exactly_too(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
@@ -103,7 +105,9 @@ def test_other_kinds_of_run_resume_exactly_too(
     assert same(run(photos, tmp_path / "cut", resume=True, **changes), whole)
 
 
-def test_the_number_of_workers_does_not_change_the_weights(photos: Path, reference: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_weights(
+    photos: Path, reference: Path, tmp_path: Path
+) -> None:
     fine_tune(photos, settings(), tmp_path / "run", workers=0, step_seconds=None, draw=False)
     assert same(weights.load(tmp_path / "run/last.safetensors"), weights.load(reference / "last.safetensors"))
 

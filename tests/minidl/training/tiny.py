@@ -8,10 +8,19 @@ import numpy as np
 from PIL import Image
 
 OPTIONS = {"layers": [1, 1, 1], "widths": [4, 8, 8]}
-MODEL_ARGUMENTS = ["--model", "resnet20", "--model-option", "layers=[1,1,1]", "--model-option", "widths=[4,8,8]"]
+MODEL_ARGUMENTS = [
+    "--model",
+    "resnet20",
+    "--model-option",
+    "layers=[1,1,1]",
+    "--model-option",
+    "widths=[4,8,8]",
+]
 
 
-def write_photos(root: Path, train: int = 12, val: int = 6, classes: tuple[str, ...] = ("blue", "red")) -> Path:
+def write_photos(
+    root: Path, train: int = 12, val: int = 6, classes: tuple[str, ...] = ("blue", "red")
+) -> Path:
     """ROOT/train/CLASS/*.png and ROOT/val/CLASS/*.png: noise with one channel brighter for each class."""
     rng = np.random.default_rng(5)
     for part, count in (("train", train), ("val", val)):
