@@ -22,7 +22,7 @@ predictions. After any interruption the same command with --resume ends in the s
 # settings that may be given on the command line, under their names in minidl.training.Settings
 _SETTINGS = (
     *("epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze"),
-    *("layer_decay", "label_smoothing", "augment", "seed", "val_split"),
+    *("layer_decay", "label_smoothing", "clip_norm", "augment", "seed", "val_split"),
 )
 
 
@@ -73,6 +73,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="factor on the learning rate for each stage further from the classifier, e.g. 0.7",
     )
     train.add_argument("--label-smoothing", type=number(float, 0, 0.99), metavar="X", help="default 0")
+    train.add_argument(
+        "--clip-norm",
+        type=number(float, 0, above=True),
+        metavar="X",
+        help="bound on the norm of all gradients",
+    )
     train.add_argument(
         "--augment",
         metavar="LEVEL",

@@ -49,7 +49,7 @@ def quickstart(
     seed: int = 0,
     epochs: int | None = None,
     weights: Path = WEIGHTS,
-    train_per_class: int = TRAIN_PER_CLASS,
+    train_per_class: int | None = None,
 ) -> Comparison:
     """Train twice under one budget, from the embedded weights and from random ones, and compare on the test
     images.
@@ -61,6 +61,7 @@ def quickstart(
     a folder.
     """
     out = Path(out)
+    train_per_class = train_per_class or TRAIN_PER_CLASS
     _clear(out)
     train, val, test = open_assets(train_per_class, seed)
     splits = Splits(train, val, test.classes, "Fashion-MNIST")

@@ -94,6 +94,7 @@ def fine_tune(
         splits.classes,
         scheduler=make_schedule(settings, optimizer, epochs * len(loaders[0])),
         label_smoothing=settings.label_smoothing,
+        clip_norm=settings.clip_norm,
         reporter=reporter,
         on_step=folder.on_step,
         on_epoch=folder.on_epoch,

@@ -30,8 +30,9 @@ class Settings:
     `warmup` is the share of all steps in which the learning rate rises (cosine and constant schedules);
     "step" divides the rate by ten after half and after three quarters of the steps. `layer_decay`
     multiplies the rate of each layer group by this factor for every group that lies between it and the
-    classifier. `preprocess` replaces fields of the model's `pretrained_cfg`. Norms and biases have no
-    weight decay. `val_split` counts only where the data has no validation part.
+    classifier. `clip_norm` scales all gradients down to this norm where theirs is larger. `preprocess`
+    replaces fields of the model's `pretrained_cfg`. Norms and biases have no weight decay. `val_split`
+    counts only where the data has no validation part.
 
     Raises ValueError naming the setting that is wrong.
     """
@@ -53,6 +54,7 @@ class Settings:
     warmup: float = 0.05
     layer_decay: float | None = None
     label_smoothing: float = 0.0
+    clip_norm: float | None = None
     seed: int = 0
     val_split: float = 0.2
 
@@ -83,6 +85,8 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high or not math.isfinite(value):
                 raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+        if self.clip_norm is not None and not 0.0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm must be above 0, got {self.clip_norm}")
         if self.layer_decay is not None and not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"layer_decay must lie above 0 and at most at 1, got {self.layer_decay}")
 

@@ -16,7 +16,7 @@ import minidl
 from minidl.errors import MinidlError
 from minidl.nn import Module
 from minidl.nn import functional as F
-from minidl.optim import LRScheduler, Optimizer
+from minidl.optim import LRScheduler, Optimizer, clip_grad_norm_
 from minidl.training.metrics import Evaluation, score
 from minidl.training.reporting import EpochRow, Reporter
 
@@ -75,6 +75,7 @@ class Trainer:
         *,
         scheduler: LRScheduler | None = None,
         label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
         reporter: Reporter | None = None,
         on_step: Callable[[Trainer], None] | None = None,
         on_epoch: Callable[[Trainer, EpochRow, bool], None] | None = None,
@@ -83,7 +84,7 @@ class Trainer:
             raise ValueError("Trainer: train_loader has no batches")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.train_loader, self.val_loader, self.classes = train_loader, val_loader, classes
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.clip_norm = label_smoothing, clip_norm
         self.reporter = reporter or Reporter()
         self.on_step, self.on_epoch = on_step, on_epoch
         self.position = Position()
@@ -140,6 +141,8 @@ class Trainer:
         if not math.isfinite(value):
             raise self._diverged("the training loss", value)
         loss.backward()
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.lr = max(group["lr"] for group in self.optimizer.param_groups)
         self.optimizer.step()
         if self.scheduler is not None:
@@ -170,6 +173,7 @@ class Trainer:
         return DivergedError(
             f"training stopped: {what} became {value} in epoch {self.position.epoch + 1}, "
             f"step {self.position.step + 1}, at learning rate {rate:g}; try a smaller learning rate, a longer warm-up, "
+            "a bound on the gradients, "
             "or check that the preprocessing is the one of the weights"
         )
 

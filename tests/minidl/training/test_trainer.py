@@ -185,22 +185,26 @@ def test_settings_fill_in_what_depends_on_others() -> None:
     assert Settings(**head.to_dict()) == head
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+WRONG_SETTINGS: list[dict[str, object]] = [
+    *(
         {"epochs": 0},
         {"lr": float("nan")},
         {"lr": -1.0},
         {"momentum": 2.0},
         {"seed": -1},
         {"schedule": "linear"},
+    ),
+    *(
         {"augment": "full"},
         {"freeze": "until:"},
         {"layer_decay": 0.0},
         {"val_split": 1.0},
         {"optimizer": "lion"},
-    ],
-)
+    ),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_SETTINGS)
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings("m", **wrong)  # type: ignore[arg-type]
