@@ -1,0 +1,1 @@
+"""minidl beside PyTorch: ``python -m benchmarks --help``."""
