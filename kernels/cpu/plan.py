@@ -151,6 +151,7 @@ def geometry(
     tile_rows: int,
     linear: bool,
     threads: int,
+    in_place: bool = True,
 ) -> Geometry:
     """Cut the grid into chunks and lay out their slab.
 
@@ -161,6 +162,7 @@ def geometry(
         tile_rows: rows of the register tile.
         linear: tiles may run over the ends of rows.
         threads: chunks are made small enough for so many threads.
+        in_place: the source itself may be read where its shape allows; otherwise there is always a slab.
     """
     pixel = slab_pixel(source, window)
     reach_h = max(r for r, _ in window.taps)
@@ -196,7 +198,7 @@ def geometry(
     chunks = ceil_div(source.images, images) * ceil_div(window.rows, rows) * ceil_div(window.cols, cols)
     # Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile.
     direct = is_plain(source, window) and source.height * source.images == 1 and pixel == source.channels
-    direct = direct and window.cols >= tile_rows
+    direct = direct and window.cols >= tile_rows and in_place
     pitch = pitch_for(cols)
     plane_rows = rows + reach_h // stride_h
     step = source.pixel if direct else pixel

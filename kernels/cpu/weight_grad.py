@@ -215,9 +215,9 @@ def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> 
     lanes = simd.target().float_lanes * 4 // source.itemsize
     best: tuple[float, WeightPlan] | None = None
     for shape in tile_shapes():
-        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1)
-        if source.channels < shape.rows:  # a tile may read past the last channel of the last pixel
-            g = g._replace(direct=0)
+        # with fewer channels than rows a tile would read past the last channel of the last pixel
+        in_place = source.channels >= shape.rows
+        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, in_place)
         cols = shape.vectors * lanes
         offsets, places = cut_tiles(g, window, shape, cols)
         panels = ceil_div(outputs, cols)
