@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import numpy.typing as npt
 
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.gather import gather
-from minidl.kernels.cpu.plan import IntArray, Source, Window, ceil_div
+from minidl.kernels.cpu.plan import Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
+from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
-
-
-@functools.lru_cache(maxsize=1024)
-def tap_table(taps: tuple[Pair, ...]) -> IntArray:
-    return np.array(taps, np.int64).reshape(-1, 2)
 
 
 def conv_window(out_hw: Pair, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair) -> Window:
@@ -24,17 +21,20 @@ def conv_window(out_hw: Pair, kernel_hw: Pair, stride: Pair, pad: Pad, dilation:
     return Window(*out_hw, *stride, pad[0][0], pad[1][0], tuple((r, c) for r in rows for c in cols))
 
 
+FLOATS = ("float32", "float64")  # other dtypes go to the reference
+
+
 @functools.lru_cache(maxsize=1024)
 def gradient_phase(
     phase: Pair, input_hw: Pair, kernel_hw: Pair, stride: Pair, top_left: Pair, dilation: Pair
-) -> tuple[Window, tuple[Pair, ...]] | None:
+) -> tuple[Window, tuple[int, ...]] | None:
     """The input pixels (stride*i + phase) as outputs of a gather of stride 1 over gy.
 
     y[p] takes x[p*stride - pad + k*dilation] times w[k], so x[stride*i + phase] goes to p = i + (phase +
     pad - k*dilation) / stride for each tap k for which that is whole.
 
     Returns:
-        The window and its taps (kh, kw) in order; None where no tap reaches these pixels.
+        The window and, for each of its taps, kh*KW + kw; None where no tap reaches these pixels.
     """
     reached: list[list[tuple[int, int]]] = []
     for axis in (0, 1):
@@ -50,11 +50,17 @@ def gradient_phase(
     rows, cols = (ceil_div(input_hw[a] - phase[a], stride[a]) for a in (0, 1))
     first_r, first_c = down[0][0], across[0][0]
     taps = tuple((r - first_r, c - first_c) for r, _ in down for c, _ in across)
-    kernel_taps = tuple((kh, kw) for _, kh in down for _, kw in across)
+    kernel_taps = tuple(kh * kernel_hw[1] + kw for _, kh in down for _, kw in across)
     return Window(rows, cols, 1, 1, -first_r, -first_c, taps), kernel_taps
 
 
-class ConvMixin:
+def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:
+    """w (O, KH, KW, C) as (O, C, KH*KW), contiguous: no copy where w lies in memory like PyTorch's weights."""
+    o, kh, kw, c = w.shape
+    return np.ascontiguousarray(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
+
+
+class ConvMixin(ReferenceBackend):
     """conv2d and its two gradients."""
 
     def conv2d(
@@ -79,18 +85,22 @@ class ConvMixin:
         o, kh, kw, depth = w.shape
         if bias is not None:
             expect_shape("conv2d", "bias", bias, (o,))
+        if x.dtype.name not in FLOATS or not w.size:
+            return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu)
         x = np.ascontiguousarray(x)
-        w = w.astype(x.dtype, copy=False)
+        weight = flat_taps(w, x.dtype)
         y = memory.empty((n, oh, ow, o), x.dtype)
         source = Source(n, h, width, c, depth, x.dtype.itemsize)
-        grid = tuple((r, s) for r in range(kh) for s in range(kw))
         window = conv_window((oh, ow), (kh, kw), stride, pad, dilation)
         per = o // groups
         for group in range(groups if y.size else 0):
             outputs = slice(group * per, (group + 1) * per)
             group_bias = None if bias is None else bias[outputs]
             places = (group * per, oh * ow * o, ow * o, o)
-            gather(x, group * depth, source, window, w[outputs], tap_table(grid), group_bias, relu, y, places)
+            taps = tuple(range(kh * kw))
+            gather(
+                x, group * depth, source, window, weight[outputs], taps, False, group_bias, relu, y, places
+            )
         return y
 
     def conv2d_input_grad(
@@ -103,8 +113,10 @@ class ConvMixin:
         c = per_c * groups
         oh, ow = expect_conv("conv2d_input_grad", c, w.shape, groups, input_hw, stride, pad, dilation)
         expect_shape("conv2d_input_grad", "gy", gy, (n, oh, ow, o))
+        if gy.dtype.name not in FLOATS or not w.size:
+            return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups)
         gy = np.ascontiguousarray(gy)
-        w = w.astype(gy.dtype, copy=False)
+        weight = flat_taps(w, gy.dtype)
         h, width = input_hw
         gx = memory.empty((n, h, width, c), gy.dtype)
         if not gx.size:
@@ -119,10 +131,12 @@ class ConvMixin:
                 continue
             window, taps = found
             for group in range(groups):
-                swapped = w[group * per_o : (group + 1) * per_o].transpose(3, 1, 2, 0)
+                outputs = slice(group * per_o, (group + 1) * per_o)
                 base = (phase[0] * width + phase[1]) * c + group * per_c
                 places = (base, h * width * c, stride[0] * width * c, stride[1] * c)
-                gather(gy, group * per_o, source, window, swapped, tap_table(taps), None, False, gx, places)
+                gather(
+                    gy, group * per_o, source, window, weight[outputs], taps, True, None, False, gx, places
+                )
         return gx
 
     def conv2d_weight_grad(
@@ -142,6 +156,8 @@ class ConvMixin:
             "conv2d_weight_grad", c, (o, kh, kw, depth), groups, (h, width), stride, pad, dilation
         )
         expect_shape("conv2d_weight_grad", "gy", gy, (n, oh, ow, o))
+        if gy.dtype.name not in FLOATS or not depth:
+            return super().conv2d_weight_grad(gy, x, kernel_hw, stride, pad, dilation, groups)
         gy = np.ascontiguousarray(gy)
         x = np.ascontiguousarray(x.astype(gy.dtype, copy=False))
         gw = memory.empty((o, depth, kh, kw), gy.dtype)

@@ -39,33 +39,10 @@ from minidl.kernels.cpu.plan import (
     runs,
     tile_shapes,
 )
-from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.cpu.runtime import MIN_WORK_PER_PART, Kernel, kernel, launch, share
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
+from minidl.kernels.cpu.weights import pack
 from minidl.kernels.reference.checks import Array
-
-
-@kernel
-def pack_weight(w: Any, taps: IntArray, cols: int, packed: Any, part: int, parts: int) -> None:
-    """w (O, KH, KW, K) of any strides -> packed (panels, taps, K, cols), zeros past the last output.
-
-    ``taps`` (n, 2) lists (kh, kw) in the order of the reduction.
-    """
-    outputs, depth = w.shape[0], w.shape[3]
-    count = taps.shape[0]
-    first, last = share(-(-outputs // cols), part, parts)
-    for panel in range(first, last):
-        start = panel * cols
-        filled = min(cols, outputs - start)
-        # Weights lie (O, K, KH, KW) in memory: few k at a time, all taps of each, stay in the L1 cache.
-        for k0 in range(0, depth, 16):
-            for t in range(count):
-                kh, kw = taps[t, 0], taps[t, 1]
-                for k in range(k0, min(k0 + 16, depth)):
-                    at = ((panel * count + t) * depth + k) * cols
-                    for o in range(filled):
-                        packed[at + o] = w[start + o, kh, kw, k]
-                    for o in range(filled, cols):
-                        packed[at + o] = 0
 
 
 @jit
@@ -200,6 +177,7 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
 class GatherPlan(NamedTuple):
     geometry: Geometry
     shape: TileShape
+    cols: int  # of a panel
     segments: IntArray
     blocks: IntArray
     panel_parts: int
@@ -221,16 +199,18 @@ def plan_gather(source: Source, window: Window, outputs: int, threads: int) -> G
                 useful = g.chunk_rows * g.cols / (ceil_div(length, shape.rows) * shape.rows)
             else:
                 useful = g.chunk_cols / (ceil_div(g.chunk_cols, shape.rows) * shape.rows)
-            width = shape.vectors * lanes
-            useful *= outputs / (ceil_div(outputs, width) * width)
-            if best is None or useful * shape.speed > best[0]:
+            cols = shape.vectors * lanes
+            panels = ceil_div(outputs, cols)
+            useful *= shape.speed * outputs / (panels * cols)
+            if best is None or useful > best[0]:
                 segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
-                panels = ceil_div(outputs, width)
                 panel_parts = 1
                 if g.chunks < 2 * threads and g.chunks % threads:
                     panel_parts = min(threads, panels)
-                plan = GatherPlan(g, shape, segments, blocks, panel_parts, max(1, threads // panel_parts))
-                best = (useful * shape.speed, plan)
+                plan = GatherPlan(
+                    g, shape, cols, segments, blocks, panel_parts, max(1, threads // panel_parts)
+                )
+                best = (useful, plan)
     assert best is not None
     return best[1]
 
@@ -240,8 +220,9 @@ def gather(
     channel: int,
     source: Source,
     window: Window,
-    w: Array,
-    taps: IntArray,
+    weight: Array,
+    taps: tuple[int, ...],
+    turned: bool,
     bias: Array | None,
     relu: bool,
     out: Array,
@@ -252,40 +233,39 @@ def gather(
     Args:
         source_array: C-contiguous images.
         channel: first channel of the source to read.
-        w: (outputs, KH, KW, channels) of any strides.
-        taps: (kh, kw) of each tap of the window, in its order.
-        out: C-contiguous; the rest of it is left alone.
+        weight: (O, C, taps), C-contiguous.
+        taps: which tap of the weight belongs to each tap of the window.
+        turned: the window collects C from O (the input gradient) instead of O from C.
+        bias: one number for each output, or None.
+        relu: end in max(y, 0).
+        out: C-contiguous; what is not of this grid is left alone.
         places: element of out of grid position (0, 0, 0), and elements per image, row and column.
     """
-    outputs = w.shape[0]
+    outputs = weight.shape[1] if turned else weight.shape[0]
     if is_plain(source, window) and places[1:] == (
         window.rows * places[2],
         window.cols * places[3],
         places[3],
     ):
         source, window = flatten(source, window)
-    plan = plan_gather(source, window, outputs, get_num_threads())
+    threads = get_num_threads()
+    plan = plan_gather(source, window, outputs, threads)
     g, dtype = plan.geometry, out.dtype
-    tile = simd.tile(dtype.name, plan.shape.rows, plan.shape.vectors)
-    panels = ceil_div(outputs, tile.cols)
-    depth = len(taps) * source.channels
-    packed = memory.empty(panels * depth * tile.cols, dtype)
-    launch(pack_weight, w, taps, tile.cols, packed, work=packed.size)
-    row = np.zeros(panels * tile.cols, dtype)
+    panels = ceil_div(outputs, plan.cols)
+    packed = pack(weight, taps, turned, plan.cols)
+    row = np.zeros(panels * plan.cols, dtype)
     if bias is not None:
         row[:outputs] = bias
-    parts = plan.panel_parts * plan.chunk_parts
-    work = g.images * g.rows * g.cols * depth * outputs
-    panel_parts = plan.panel_parts
-    if work < 32 * 16384:
-        parts = panel_parts = 1
-    slabs = memory.empty(max(1, parts * g.slab_size), dtype)
+    work = g.images * g.rows * g.cols * len(taps) * source.channels * outputs
+    panel_parts, parts = plan.panel_parts, plan.panel_parts * plan.chunk_parts
+    if work < 32 * MIN_WORK_PER_PART:
+        panel_parts = parts = 1
     launch(
         gather_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
         g,
         source_array.reshape(-1),
         channel,
-        slabs,
+        memory.empty(max(1, parts * g.slab_size), dtype),
         packed,
         plan.segments,
         plan.blocks,

@@ -36,6 +36,9 @@ DEPTH_BLOCK = (
 )
 WEIGHT_PIXELS = 640  # pixels that a chunk of the weight gradient reduces before it touches memory
 WEIGHT_SLAB = 2 << 20  # bytes of source that such a chunk may use
+DIRECT_BYTES = (
+    256  # larger pixels are not read in place by the weight gradient, which takes a few channels of each
+)
 ALIASING = 2048  # pixels a multiple of this many bytes apart compete for the same few lines of the L1 cache
 
 
@@ -102,11 +105,11 @@ class TileShape(NamedTuple):
 def tile_shapes() -> tuple[TileShape, ...]:
     """The register tiles that this machine's register file holds, fastest first."""
     if target().registers == 32:
-        # accumulators + vectors + 1 registers of 32. Few rows cost loads of b, one vector costs broadcasts.
+        # rows*vectors accumulators + vectors + 1 must fit. Few rows cost loads of b, one vector broadcasts.
         return (
             TileShape(14, 2, 1.0),
-            TileShape(7, 4, 0.99),
-            TileShape(8, 2, 0.93),
+            TileShape(8, 2, 0.97),
+            TileShape(7, 2, 0.94),
             TileShape(16, 1, 0.85),
         )
     return (TileShape(6, 2, 1.0), TileShape(4, 2, 0.8), TileShape(8, 1, 0.7))
@@ -151,7 +154,7 @@ def geometry(
     tile_rows: int,
     linear: bool,
     threads: int,
-    in_place: bool = True,
+    direct_bytes: int = 1 << 30,
 ) -> Geometry:
     """Cut the grid into chunks and lay out their slab.
 
@@ -162,7 +165,7 @@ def geometry(
         tile_rows: rows of the register tile.
         linear: tiles may run over the ends of rows.
         threads: chunks are made small enough for so many threads.
-        in_place: the source itself may be read where its shape allows; otherwise there is always a slab.
+        direct_bytes: the source is read in place only if its pixels are at most this large.
     """
     pixel = slab_pixel(source, window)
     reach_h = max(r for r, _ in window.taps)
@@ -198,7 +201,9 @@ def geometry(
     chunks = ceil_div(source.images, images) * ceil_div(window.rows, rows) * ceil_div(window.cols, cols)
     # Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile.
     direct = is_plain(source, window) and source.height * source.images == 1 and pixel == source.channels
-    direct = direct and window.cols >= tile_rows and in_place
+    direct = direct and window.cols >= tile_rows and source.pixel * source.itemsize <= direct_bytes
+    # A weight gradient's tile reads tile_rows channels, also of the last pixel.
+    direct = direct and source.channels >= tile_rows
     pitch = pitch_for(cols)
     plane_rows = rows + reach_h // stride_h
     step = source.pixel if direct else pixel

@@ -141,6 +141,7 @@ class Tile(NamedTuple):
     cols: int  # vectors * lanes, in elements
     zero: Any  # zero() -> tile
     fma: Any  # fma(tile, a, ai, stride, b, bi): tile[r, c] += a[ai + r*stride] * b[bi + c]
+    load: Any  # load(m, mi, stride) -> tile: tile[r, c] = m[mi + r*stride + c]
     add: Any  # add(tile, m, mi, stride) -> tile: tile[r, c] += m[mi + r*stride + c]
     store: Any  # store(tile, m, mi, stride): m[mi + r*stride + c] = tile[r, c]
     add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
@@ -211,6 +212,19 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind, a, types.intp, types.intp, b, types.intp), generate
 
     @intrinsic
+    def load(typing: Any, m: Any, mi: Any, stride: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            m, mi, stride = args
+            base = _pointer(context, builder, signature.args[0], m, mi)
+            values = []
+            for r, v, _ in places:
+                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                values.append(load_vector(builder, builder.gep(base, [offset])))
+            return build(builder, values)
+
+        return kind(m, types.intp, types.intp), generate
+
+    @intrinsic
     def add(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, c, ci, stride = args
@@ -261,7 +275,103 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    return Tile(name, rows, vectors, vectors * lanes, zero, fma, add, store, add_row, relu)
+    return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, add, store, add_row, relu)
+
+
+class Square(NamedTuple):
+    """The intrinsics of a square tile; see :func:`square`. Tables are int64 arrays of offsets, one for each row."""
+
+    lanes: int
+    load: Any  # load(m, mi, stride) -> tile
+    load_at: Any  # load_at(m, mi, table, ti) -> tile: tile[r, c] = m[mi + table[ti + r] + c]
+    add_at: Any  # add_at(tile, m, mi, table, ti) -> tile: tile[r, c] += m[mi + table[ti + r] + c]
+    transpose: Any  # transpose(tile) -> tile
+    store: Any  # store(tile, m, mi, stride)
+    store_at: Any  # store_at(tile, m, mi, table, ti): rows with a negative offset are left out
+
+
+@functools.cache
+def square(dtype: str) -> Square:
+    """The square tile, one register per row: what turns rows into columns without touching memory."""
+    _, _, itemsize = _element(dtype)
+    lanes = target().float_lanes * 4 // itemsize
+    kind = _TileType(dtype, lanes, lanes, 1)
+    vector, struct = kind.vector, kind.struct
+    plain = tile(dtype, lanes, 1)
+
+    def address_at(context: Any, builder: Any, kinds: tuple[Any, Any], m: Any, mi: Any, offset: Any) -> Any:
+        pointer = _pointer(context, builder, kinds[0], m, builder.add(mi, offset))
+        return builder.bitcast(pointer, vector.as_pointer())
+
+    def table_entry(context: Any, builder: Any, kind: Any, table: Any, ti: Any, r: int) -> Any:
+        return builder.load(_pointer(context, builder, kind, table, builder.add(ti, _const(r))))
+
+    def gather_rows(context: Any, builder: Any, kinds: Any, args: Any) -> list[Any]:
+        m, mi, table, ti = args
+        out = []
+        for r in range(lanes):
+            offset = table_entry(context, builder, kinds[2], table, ti, r)
+            value = builder.load(address_at(context, builder, kinds, m, mi, offset))
+            value.align = itemsize
+            out.append(value)
+        return out
+
+    def build(builder: Any, values: list[Any]) -> Any:
+        out = ir.Constant(struct, ir.Undefined)
+        for place, value in enumerate(values):
+            out = builder.insert_value(out, value, place)
+        return out
+
+    @intrinsic
+    def load_at(typing: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return build(builder, gather_rows(context, builder, signature.args, args))
+
+        return kind(m, types.intp, table, types.intp), generate
+
+    @intrinsic
+    def add_at(typing: Any, acc: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            rows = gather_rows(context, builder, signature.args[1:], args[1:])
+            old = [builder.extract_value(args[0], r) for r in range(lanes)]
+            return build(builder, [builder.fadd(a, b) for a, b in zip(old, rows, strict=True)])
+
+        return kind(kind, m, types.intp, table, types.intp), generate
+
+    @intrinsic
+    def transpose(typing: Any, acc: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            rows = [builder.extract_value(args[0], r) for r in range(lanes)]
+            # Swap the off-diagonal quarters of every 2s x 2s block, for s = 1, 2, 4, ...
+            step = 1
+            while step < lanes:
+                upper = [i if not i & step else lanes + (i ^ step) for i in range(lanes)]
+                lower = [i ^ step if not i & step else lanes + i for i in range(lanes)]
+                masks = [ir.Constant(ir.VectorType(_I32, lanes), mask) for mask in (upper, lower)]
+                for r in range(lanes):
+                    if not r & step:
+                        a, b = rows[r], rows[r | step]
+                        rows[r] = builder.shuffle_vector(a, b, masks[0])
+                        rows[r | step] = builder.shuffle_vector(a, b, masks[1])
+                step *= 2
+            return build(builder, rows)
+
+        return kind(kind), generate
+
+    @intrinsic
+    def store_at(typing: Any, acc: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, m, mi, table, ti = args
+            for r in range(lanes):
+                offset = table_entry(context, builder, signature.args[3], table, ti, r)
+                with builder.if_then(builder.icmp_signed(">=", offset, _const(0)), likely=True):
+                    address = address_at(context, builder, signature.args[1:], m, mi, offset)
+                    builder.store(builder.extract_value(acc, r), address).align = itemsize
+            return context.get_dummy_value()
+
+        return types.void(kind, m, types.intp, table, types.intp), generate
+
+    return Square(lanes, plain.load, load_at, add_at, transpose, plain.store, store_at)
 
 
 def _copy_intrinsic(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:

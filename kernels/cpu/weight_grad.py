@@ -24,7 +24,7 @@ from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.plan import (
-    ALIASING,
+    DIRECT_BYTES,
     WEIGHT_PIXELS,
     WEIGHT_SLAB,
     Geometry,
@@ -41,25 +41,45 @@ from minidl.kernels.cpu.plan import (
 )
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
+from minidl.kernels.cpu.weights import collect_weight
 from minidl.kernels.reference.checks import Array
 
 
-@jit
-def pack_gradient(
-    g: Geometry, gy: Any, first: int, stride: int, width: int, packed: Any, base: int, cols: int, chunk: int
-) -> None:
-    """Copy ``width`` channels from ``first`` on of a chunk's pixels to rows of ``cols``, zeros behind them."""
-    n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
-    at = base
-    for image in range(n, n_end):
-        for row in range(i, i_end):
-            start = ((image * g.rows + row) * g.cols + j) * stride + first
-            for p in range(j_end - j):
-                for x in range(width):
-                    packed[at + x] = gy[start + p * stride + x]
-                for x in range(width, cols):
-                    packed[at + x] = 0
-                at += cols
+@functools.cache
+def gradient_packer(dtype: str, vectors: int) -> Any:
+    """A function that copies a chunk's pixels of gy to panels (panel, pixel, cols), with zeros past the
+    last output.
+
+    gy is read once, along its rows: read panel by panel its pixels would come from memory one cache line at
+    a time.
+    """
+    pixel = simd.tile(dtype, 1, vectors)
+    load, store, cols = pixel.load, pixel.store, pixel.cols
+
+    @jit(variant=pixel.name)
+    def pack_gradient(
+        g: Geometry, gy: Any, first: int, gy_pixel: int, outputs: int, packed: Any, base: int, chunk: int
+    ) -> None:
+        n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
+        length = j_end - j
+        full = outputs // cols
+        rest = outputs - full * cols
+        panel_size = (n_end - n) * (i_end - i) * length * cols
+        for item in range((n_end - n) * (i_end - i)):
+            image, row = n + item // (i_end - i), i + item % (i_end - i)
+            start = ((image * g.rows + row) * g.cols + j) * gy_pixel + first
+            to = base + item * length * cols
+            for p in range(length):
+                for panel in range(full):
+                    source = start + p * gy_pixel + panel * cols
+                    store(load(gy, source, 0), packed, to + p * cols + panel * panel_size, 0)
+                if rest:
+                    source = start + p * gy_pixel + full * cols
+                    at = to + p * cols + full * panel_size
+                    for x in range(cols):
+                        packed[at + x] = gy[source + x] if x < rest else 0
+
+    return pack_gradient
 
 
 @functools.cache
@@ -75,6 +95,7 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
     tile = simd.tile(dtype, rows, vectors)
     zero, fma, add, store = tile.zero, tile.fma, tile.add, tile.store
     cols = tile.cols
+    pack_gradient = gradient_packer(dtype, vectors)
 
     @kernel(variant=tile.name)
     def weight_gradient(
@@ -116,13 +137,13 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                     fill_slab(g, source, channel, slabs, a_base, chunk)
                 length = j_end - j
                 height = i_end - i
+                if pack_size:
+                    pack_gradient(g, gy, gy_first, gy_pixel, outputs, packed, part * pack_size, chunk)
                 for panel in range(panel_first, panel_last):
                     if pack_size:
-                        b_base, b_row = part * pack_size, length * cols
+                        b_row = length * cols
                         b_image = height * b_row
-                        start = gy_first + panel * cols
-                        width = min(cols, outputs - panel * cols)
-                        pack_gradient(g, gy, start, gy_pixel, width, packed, b_base, cols, chunk)
+                        b_base = part * pack_size + panel * (n_end - n) * b_image
                     else:
                         b_row = g.cols * gy_pixel
                         b_image = g.rows * b_row
@@ -143,44 +164,11 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
     return weight_gradient
 
 
-@kernel
-def collect_weight(
-    partial: Any,
-    slices: int,
-    places: IntArray,
-    cols: int,
-    panel_size: int,
-    taps: int,
-    out: Any,
-    part: int,
-    parts: int,
-) -> None:
-    """Add the slices and put every weight in its place.
-
-    partial: (slices, panels, panel_size) flat. places: element of a panel that holds column 0 of (tap, c),
-    in order. out: (O, C, taps), contiguous.
-    """
-    outputs, channels = out.shape[0], out.shape[1]
-    panels = -(-outputs // cols)
-    blocks = -(-channels // 16)  # a few channels at a time, so that what is read stays in the L1 cache
-    first, last = share(panels * blocks, part, parts)
-    for item in range(first, last):
-        panel, block = item // blocks, item % blocks
-        for o in range(panel * cols, min((panel + 1) * cols, outputs)):
-            for c in range(block * 16, min(block * 16 + 16, channels)):
-                for tap in range(taps):
-                    at = panel * panel_size + places[tap * channels + c] + o - panel * cols
-                    total = partial[at]
-                    for piece in range(1, slices):
-                        total += partial[piece * panels * panel_size + at]
-                    out[o, c, tap] = total
-
-
 class WeightPlan(NamedTuple):
     geometry: Geometry
     shape: TileShape
     offsets: IntArray  # of each tile in the slab
-    places: IntArray  # of each (tap, c) in a panel of partial sums
+    places: IntArray  # of each (c, tap), in memory order, in a panel of partial sums
     slices: int
     pack: bool
 
@@ -204,7 +192,8 @@ def cut_tiles(g: Geometry, window: Window, shape: TileShape, cols: int) -> tuple
     for number, (_, _, place, rows) in enumerate(tiles):
         for r in range(rows):
             places[place + r] = (number * shape.rows + r) * cols
-    return np.array([offset for _, offset, _, _ in tiles], np.int64), places
+    in_memory_order = np.ascontiguousarray(places.reshape(len(window.taps), g.channels).T).reshape(-1)
+    return np.array([offset for _, offset, _, _ in tiles], np.int64), in_memory_order
 
 
 @functools.lru_cache(maxsize=1024)
@@ -215,9 +204,7 @@ def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> 
     lanes = simd.target().float_lanes * 4 // source.itemsize
     best: tuple[float, WeightPlan] | None = None
     for shape in tile_shapes():
-        # with fewer channels than rows a tile would read past the last channel of the last pixel
-        in_place = source.channels >= shape.rows
-        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, in_place)
+        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, DIRECT_BYTES)
         cols = shape.vectors * lanes
         offsets, places = cut_tiles(g, window, shape, cols)
         panels = ceil_div(outputs, cols)
@@ -227,9 +214,8 @@ def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> 
             slices = 1
             if tiles < 64 or (not g.direct and len(window.taps) * outputs < 512):
                 slices = max(1, min(16, g.chunks, (1 << 22) // (tiles * shape.rows * cols)))
-            # Packing pays where gy's pixels compete for cache lines and are read many times.
-            crowded = gy_pixel * source.itemsize % ALIASING == 0 and len(offsets) >= 8
-            best = (useful, WeightPlan(g, shape, offsets, places, slices, crowded or outputs % cols != 0))
+            pack = outputs % cols != 0 or (panels > 1 and len(offsets) >= 4)
+            best = (useful, WeightPlan(g, shape, offsets, places, slices, pack))
     assert best is not None
     return best[1]
 
@@ -265,7 +251,7 @@ def weight_gradient(
     parts = shares[0] * shares[1] * shares[2]
     panel_size = tiles * tile.rows * tile.cols
     partial = memory.empty(plan.slices * panels * panel_size, dtype)
-    pack_size = g.chunk_images * g.chunk_rows * g.chunk_cols * tile.cols if plan.pack else 0
+    pack_size = g.chunk_images * g.chunk_rows * g.chunk_cols * tile.cols * panels if plan.pack else 0
     launch(
         weight_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
         g,
@@ -285,14 +271,15 @@ def weight_gradient(
         shares[1],
         parts=parts,
     )
+    flat = out.reshape(-1)
     launch(
-        collect_weight,
+        collect_weight(dtype.name),
         partial,
         plan.slices,
         plan.places,
         tile.cols,
         panel_size,
-        out.shape[2],
-        out,
+        outputs,
+        flat,
         work=out.size,
     )
