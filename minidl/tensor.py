@@ -1,9 +1,7 @@
 """The tensor: an array with a place in the graph.
 
 Shapes are (N, C, H, W) for images; in memory activations are channels-last, which NumPy strides make
-invisible.
-Arithmetic and methods are supplied by :mod:`minidl.ops`, which plugs itself in here (imports point upwards
-only).
+invisible. Arithmetic and methods are supplied by :mod:`minidl.ops`, which plugs itself in here.
 """
 
 from __future__ import annotations
@@ -480,6 +478,9 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+autograd.install_tensor(Tensor)
 
 
 def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -1,0 +1,64 @@
+"""What a thread does with the operators it calls: record them or not, watch them for NaN or not."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ContextDecorator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidl.autograd.anomaly import Watch
+
+__all__ = ["enable_grad", "is_grad_enabled", "is_recomputing", "no_grad", "set_grad_enabled"]
+
+
+class _Mode(threading.local):
+    enabled: bool = True
+    recomputing: bool = False
+    watch: Watch | None = None
+
+
+mode = _Mode()
+"""The calling thread's settings; each thread starts with recording on."""
+
+
+def is_grad_enabled() -> bool:
+    """Whether operators called by this thread are recorded for backward."""
+    return mode.enabled
+
+
+def is_recomputing() -> bool:
+    """Whether this thread is computing a checkpointed function again for its gradient.
+
+    What moves at each forward pass (running statistics) asks here, so that it moves once.
+    """
+    return mode.recomputing
+
+
+class set_grad_enabled(ContextDecorator):
+    """Context manager and decorator: record operators (``True``) or not, in this thread."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = bool(enabled)
+        self._outer: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(mode.enabled)
+        mode.enabled = self.enabled
+
+    def __exit__(self, *_: object) -> None:
+        mode.enabled = self._outer.pop()
+
+
+class no_grad(set_grad_enabled):
+    """Context manager and decorator: operators inside leave no graph (and hold no memory for it)."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class enable_grad(set_grad_enabled):
+    """Context manager and decorator: records again inside a :class:`no_grad`."""
+
+    def __init__(self) -> None:
+        super().__init__(True)

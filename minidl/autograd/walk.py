@@ -1,0 +1,259 @@
+"""The walk over the graph: gradients from the outputs to the leaves.
+
+A node is visited when everything that was computed from it has been: nodes are numbered as they were made, and
+a heap hands out the last-made first. A gradient is dropped as soon as it was used, and so is what its node had
+saved; nothing is recursive, so a chain may be as long as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from minidl.autograd.function import Function
+from minidl.autograd.mode import mode, set_grad_enabled
+from minidl.autograd.ownership import owned
+
+if TYPE_CHECKING:
+    from minidl.tensor import Tensor
+
+__all__ = ["backward", "grad"]
+
+
+def backward(
+    tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False
+) -> None:
+    """Add the gradient of ``tensor`` to ``.grad`` of every leaf it depends on. See
+    :meth:`minidl.Tensor.backward`."""
+    found = _walk([(tensor, _root_gradient(tensor, gradient))], create_graph, retain_graph)
+    del gradient
+    with set_grad_enabled(create_graph):
+        while found:
+            _, entry = found.popitem()
+            leaf = entry[0]
+            if leaf.grad is None:
+                leaf.grad = owned(entry, connected=create_graph)
+            else:
+                leaf.grad = leaf.grad + entry[1]  # a new array: whoever holds the old one keeps its values
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """Gradients of the sum of ``outputs`` with respect to ``inputs``, returned instead of stored in
+    ``.grad``. Only what leads to ``inputs`` is computed.
+
+    Args:
+        outputs: tensors to differentiate.
+        inputs: tensors to differentiate by; leaves or not.
+        grad_outputs: a gradient for each output; ``None`` means 1 for an output of one element.
+        retain_graph: keep what the graph saved, so that it can be walked again; default: the value of
+            ``create_graph``.
+        create_graph: record the gradients themselves, for gradients of gradients.
+        allow_unused: return ``None`` for an input that the outputs do not depend on, instead of raising.
+
+    Returns:
+        One tensor for each input, of its shape and dtype, each with an array of its own (with
+        ``create_graph`` as long as they differ).
+
+    Raises:
+        RuntimeError: an input does not require a gradient or is not used, or the graph was freed.
+        ValueError: ``grad_outputs`` does not fit ``outputs``.
+    """
+    outs, ins = _several(outputs), _several(inputs)
+    gos = [None] * len(outs) if grad_outputs is None else _several(grad_outputs)
+    if len(gos) != len(outs):
+        raise ValueError(f"grad: grad_outputs has {len(gos)} entries for {len(outs)} outputs")
+    for i, t in enumerate(ins):
+        if not t.requires_grad:
+            raise RuntimeError(f"grad: input {i} (shape {tuple(t.shape)}) does not require a gradient")
+    roots = [(t, _root_gradient(t, g)) for t, g in zip(outs, gos, strict=True)]
+    del gos, grad_outputs
+    keys = [id(t if t._node is None else t._node) for t in ins]
+    found = _walk(roots, create_graph, create_graph if retain_graph is None else retain_graph, set(keys))
+    del roots
+    for i, key in enumerate(keys):
+        if key not in found and not allow_unused:
+            raise RuntimeError(
+                f"grad: the outputs do not depend on input {i}; pass allow_unused=True to get None for it"
+            )
+    if not create_graph:
+        found = {
+            key: [None, owned(found.pop(key), connected=False)] for key in dict.fromkeys(keys) if key in found
+        }
+    return tuple([found[key][1] if key in found else None for key in keys])
+
+
+def _several(value: Any) -> list[Any]:
+    """One tensor, or a sequence of them, as a list."""
+    return [value] if hasattr(value, "requires_grad") else list(value)
+
+
+def _walk(
+    roots: list[tuple[Tensor, Tensor]],
+    create_graph: bool,
+    retain_graph: bool,
+    wanted: set[int] | None = None,
+) -> dict[int, list[Any]]:
+    """Carry gradients from ``roots`` (tensor, gradient) to the leaves.
+
+    ``wanted`` (ids of nodes and leaf tensors) limits the walk to what leads to them. Returns
+    ``{id: [leaf or None, gradient]}`` of the leaves, or of what was wanted.
+    """
+    reach = None if wanted is None else _leading_to(roots, wanted)
+    pending: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
+    heap: list[int] = []  # minus the numbers of the pending nodes
+    found: dict[int, list[Any]] = {}
+
+    def send(target: Function | Tensor, g: Tensor) -> None:
+        if isinstance(target, Function):
+            number = target._seq
+            entry = pending.get(number)
+            if entry is None:
+                pending[number] = [target, g]
+                heappush(heap, -number)
+                return
+        else:
+            entry = found.get(id(target))
+            if entry is None:
+                found[id(target)] = [target, g]
+                return
+        entry[1] = entry[1] + g
+
+    with set_grad_enabled(create_graph):
+        while roots:
+            t, g = roots.pop(0)
+            send(t if t._node is None else t._node, g)
+            del t, g
+        while heap:
+            node, g = pending.pop(-heappop(heap))
+            if node._saved is None:
+                node.saved()  # says that the graph was freed
+            if node._hooks:
+                g = _run_hooks(node._hooks, g)
+            if wanted is not None and reach is not None:
+                if id(node) in wanted:
+                    found[id(node)] = [None, g]
+                if node._seq not in reach:
+                    continue
+                grads = _prune(node, g, wanted, reach)
+            else:
+                grads = node.backward(g)
+            if not isinstance(grads, tuple):
+                grads = tuple(grads) if isinstance(grads, list) else (grads,)
+            edges = node._edges
+            if len(grads) != len(edges):
+                raise RuntimeError(
+                    f"{node.name}.backward returned {len(grads)} gradients for {len(edges)} inputs"
+                )
+            if mode.watch is not None:
+                mode.watch.backward(node, g, grads)
+            for position, edge in enumerate(edges):
+                gi = grads[position]
+                if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
+                    target, shape, dtype = edge
+                    try:
+                        if gi.data.shape != shape or gi.data.dtype != dtype:
+                            gi = _fit(node, position, gi)
+                    except AttributeError:
+                        raise TypeError(
+                            f"{node.name}.backward: gradient of input {position} expects a Tensor, "
+                            f"got {type(gi).__name__}"
+                        ) from None
+                    send(target, gi)
+            if not (retain_graph or create_graph):
+                node._free()
+            del node, g, grads, edges, edge, gi  # nothing stays alive through the walk itself
+        if wanted is not None:
+            found = {key: entry for key, entry in found.items() if key in wanted}
+        for entry in found.values():
+            if entry[0] is not None and entry[0]._hooks:
+                entry[1] = _run_hooks(entry[0]._hooks, entry[1])
+    return found
+
+
+def _leading_to(roots: Sequence[tuple[Tensor, Tensor]], wanted: set[int]) -> set[int]:
+    """Numbers of the nodes under ``roots`` with an input from which something wanted can be reached."""
+    nodes: dict[int, Function] = {}
+    stack = [t._node for t, _ in roots if t._node is not None]
+    while stack:
+        node = stack.pop()
+        if node._seq not in nodes:
+            nodes[node._seq] = node
+            stack.extend([e[0] for e in node._edges if e is not None and isinstance(e[0], Function)])
+    reach: set[int] = set()
+    for number in sorted(nodes):  # in the order they were made: inputs first
+        if any(e is not None and _leads(e[0], wanted, reach) for e in nodes[number]._edges):
+            reach.add(number)
+        elif nodes[number]._saved is None:
+            reach.add(number)  # freed: the walk says so when it comes there
+    return reach
+
+
+def _leads(target: Function | Tensor, wanted: set[int] | None, reach: set[int]) -> bool:
+    if isinstance(target, Function) and target._seq in reach:
+        return True
+    return wanted is not None and id(target) in wanted
+
+
+def _prune(node: Function, g: Tensor, wanted: set[int], reach: set[int]) -> Any:
+    """``node.backward``, computing only the gradients that lead to something wanted."""
+    needs = node.needs_input_grad
+    node.needs_input_grad = tuple([e is not None and _leads(e[0], wanted, reach) for e in node._edges])
+    try:
+        return node.backward(g)
+    finally:
+        node.needs_input_grad = needs
+
+
+def _fit(node: Function, position: int, g: Tensor) -> Tensor:
+    """Undo broadcasting and promotion: the gradient of an input has the input's shape and dtype. The one
+    place that does it."""
+    edge = node._edges[position]
+    assert edge is not None
+    _, shape, dtype = edge
+    if g.data.shape != shape:
+        if not node.broadcasts:
+            raise RuntimeError(
+                f"{node.name}.backward: gradient of input {position} has shape {tuple(g.shape)}, the input "
+                f"has {tuple(shape)}"
+            )
+        g = g.sum_to(shape)
+    if g.data.dtype != dtype:
+        g = g.to(dtype)
+    return g
+
+
+def _run_hooks(hooks: Sequence[Callable[[Tensor], Tensor | None]], g: Tensor) -> Tensor:
+    for hook in hooks:
+        replaced = hook(g)
+        if replaced is not None:
+            g = replaced
+    return g
+
+
+def _root_gradient(tensor: Tensor, gradient: Any) -> Tensor:
+    from minidl.tensor import Tensor
+
+    if not tensor.requires_grad:
+        raise RuntimeError("backward: this tensor does not require a gradient and has no graph")
+    if gradient is None:
+        if tensor.size != 1:
+            raise RuntimeError(
+                f"backward: only a tensor of one element needs no gradient argument; this one has shape "
+                f"{tuple(tensor.shape)}"
+            )
+        return Tensor._wrap(tensor.xp.ones(tensor.shape, tensor.dtype))
+    if not isinstance(gradient, Tensor):
+        gradient = Tensor(gradient, dtype=tensor.dtype)
+    if tuple(gradient.shape) != tuple(tensor.shape):
+        raise ValueError(
+            f"backward: gradient has shape {tuple(gradient.shape)}, the tensor has {tuple(tensor.shape)}"
+        )
+    return gradient if gradient.dtype == tensor.dtype else gradient.to(tensor.dtype)
