@@ -3,7 +3,8 @@
     python -m benchmarks --quick                      a few minutes
     python -m benchmarks --out benchmarks/results     everything; writes a Markdown and a JSON file there
 
-PyTorch (``pip install torch``) is compared with when it is installed. Run on an idle machine: results of a busy one mean little, which the
+PyTorch (``pip install torch``) is compared with when it is installed. Run on an idle machine: results of a
+busy one mean little, which the
 quartiles show.
 """
 

@@ -55,8 +55,8 @@ def test_logits_and_gradients_equal_pytorchs(case: Case, short: str) -> None:
     gradients = [k for k in ours if k.startswith("grad/")]
     assert gradients
     expected = {k: fixtures()[f"{case.name}/{short}/{k}"] for k in gradients}
-    # In float32 a rounding error anywhere turns some ReLU on or off, and PyTorch's gradients move as much as ours: by up to
-    # `rounding` between its own float32 and float64. Two such results may differ by twice that.
+    # In float32 a rounding error anywhere turns some ReLU on or off, and PyTorch's gradients move as much as
+    # ours: by up to `rounding` between its own float32 and float64. Two such results may differ by twice that.
     rounding = max(relative_error(expected[k], fixtures()[f"{case.name}/f64/{k}"]) for k in gradients)
     for key in gradients:
         assert ours[key].dtype == (np.float32 if short == "f32" else np.float64)

@@ -1,5 +1,7 @@
-"""An entry of the operator table. The table drives every check: PyTorch's numbers, finite differences, second derivatives, back
-end against back end.
+"""An entry of the operator table.
+
+The table drives every check: PyTorch's numbers, finite differences, second derivatives, back end against back
+end.
 
 An entry's function takes the library (minidl or torch), its functional module and the inputs; the same text
 runs in both.
