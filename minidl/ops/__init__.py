@@ -5,7 +5,29 @@ from __future__ import annotations
 
 import sys
 
-from minidl.ops.conv import conv2d
+from minidl.ops.activations import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    silu,
+    softmin,
+    softplus,
+    softsign,
+)
+from minidl.ops.attention import scaled_dot_product_attention
+from minidl.ops.conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from minidl.ops.distance import cosine_similarity, normalize, pairwise_distance
+from minidl.ops.dropout import dropout, dropout1d, dropout2d, stochastic_depth
 from minidl.ops.elementwise import (
     abs,
     add,
@@ -28,8 +50,23 @@ from minidl.ops.elementwise import (
     tanh,
     where,
 )
+from minidl.ops.embedding import embedding
 from minidl.ops.linear import linear, matmul
 from minidl.ops.loss import cross_entropy
+from minidl.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    margin_ranking_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+    triplet_margin_loss,
+)
 from minidl.ops.movement import (
     cat,
     expand,
@@ -44,57 +81,117 @@ from minidl.ops.movement import (
     unsqueeze,
 )
 from minidl.ops.norm import batch_norm
-from minidl.ops.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from minidl.ops.norms import group_norm, instance_norm, layer_norm
+from minidl.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, max_unpool2d
+from minidl.ops.pool1d import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, max_pool1d, max_unpool1d
 from minidl.ops.reduce import log_softmax, logsumexp, max, mean, softmax, sum, sum_to, var
+from minidl.ops.resize import interpolate, pixel_shuffle, pixel_unshuffle
+from minidl.ops.unfold import fold, unfold
 from minidl.tensor import install_operators
 
 install_operators(sys.modules[__name__])
 
 __all__ = [
     "abs",
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
     "add",
+    "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "cast",
     "cat",
+    "celu",
     "clamp",
     "clone",
     "compare",
+    "conv1d",
     "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "div",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "elu",
+    "embedding",
     "exp",
     "expand",
     "flatten",
+    "fold",
+    "gelu",
     "getitem",
+    "glu",
+    "group_norm",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "instance_norm",
+    "interpolate",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
     "linear",
     "log",
     "log_softmax",
+    "logsigmoid",
     "logsumexp",
+    "margin_ranking_loss",
     "mask",
     "matmul",
     "max",
+    "max_pool1d",
     "max_pool2d",
+    "max_unpool1d",
+    "max_unpool2d",
     "maximum",
     "mean",
+    "mish",
+    "mse_loss",
     "mul",
     "neg",
+    "nll_loss",
+    "normalize",
     "pad",
+    "pairwise_distance",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "pow",
+    "prelu",
     "relu",
+    "relu6",
     "reshape",
+    "scaled_dot_product_attention",
+    "selu",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
+    "softmin",
+    "softplus",
+    "softsign",
     "sqrt",
     "squeeze",
     "stack",
+    "stochastic_depth",
     "sub",
     "sum",
     "sum_to",
     "tanh",
     "transpose",
+    "triplet_margin_loss",
+    "unfold",
     "unsqueeze",
     "var",
     "where",

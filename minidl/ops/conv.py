@@ -8,6 +8,7 @@ With y = conv(x, w), gx = input_grad(gy, w) and gw = weight_grad(gy, x), all thr
     weight_grad(gy, x)   conv(x, g)                  input_grad(gy, g)
 
 so gradients of gradients of any order need no further kernel. input_grad is the transposed convolution.
+One-dimensional convolutions are convolutions of images of height 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.ops._common import Array, Pad2d, Pair, expect_images, expect_same_dtype, nchw, nhwc, pad2d, pair
+from minidl.ops._common import Array, Pad2d, Pair, expect_same_dtype, nchw, nhwc, pad2d, pair
+from minidl.ops._windows import along_width, as_image, as_signal, one, pad1d, with_batch, without_batch
+from minidl.ops.movement import pad, reshape
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
 
@@ -109,6 +112,43 @@ class Conv2dWeightGrad(Function):
         return ggy, gx
 
 
+def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """A convolution of images whose options are checked; checks that the shapes fit together."""
+    groups, outputs = geometry.groups, weight.shape[0]
+    expect_same_dtype(op, x, weight=weight, bias=bias)
+    if outputs % groups:
+        raise ValueError(f"{op}: groups expects a divisor of the {outputs} output channels, got {groups!r}")
+    if weight.shape[1] * groups != x.shape[1]:
+        raise ValueError(
+            f"{op}: weight expects {weight.shape[1] * groups} input channels, x has {x.shape[1]}"
+        )
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op}: bias expects shape ({outputs},), got {bias.shape}")
+    kernel = (weight.shape[2], weight.shape[3])
+    if min(geometry.output_hw((x.shape[2], x.shape[3]), kernel)) < 1 or 0 in kernel:
+        raise ValueError(
+            f"{op}: a {kernel[0]}x{kernel[1]} kernel (dilation {geometry.dilation}) is larger than the padded "
+            f"input of {x.shape[2]}x{x.shape[3]} (padding {geometry.pad})"
+        )
+    return Conv2d(geometry)(x, weight, bias)
+
+
+def _group_count(op: str, groups: Any) -> int:
+    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+        raise ValueError(f"{op}: groups expects an int of at least 1, got {groups!r}")
+    return groups
+
+
+def _expect_weight(op: str, weight: Tensor, ndim: int, layout: str) -> None:
+    if weight.ndim != ndim:
+        raise ValueError(f"{op}: weight expects {ndim} dimensions {layout}, got shape {weight.shape}")
+
+
+def _expect_same(op: str, padding: Any, stride: Pair) -> None:
+    if padding == "same" and stride != (1, 1):
+        raise ValueError(f"{op}: padding='same' needs stride 1, got {stride}")
+
+
 def conv2d(
     x: Tensor,
     weight: Tensor,
@@ -121,7 +161,7 @@ def conv2d(
     """Two-dimensional cross-correlation, as ``torch.nn.functional.conv2d``.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), or one image (C, H, W).
         weight: (O, C // groups, KH, KW), dtype of ``x``.
         bias: (O,) or None.
         stride, dilation: an int or (vertical, horizontal).
@@ -132,31 +172,171 @@ def conv2d(
     Returns:
         (N, O, OH, OW) with OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1.
     """
-    expect_images("conv2d", x)
-    if weight.ndim != 4:
-        raise ValueError(
-            f"conv2d: weight expects 4 dimensions (O, C / groups, KH, KW), got shape {weight.shape}"
+    op = "conv2d"
+    x, single = with_batch(op, x, 4)
+    _expect_weight(op, weight, 4, "(O, C / groups, KH, KW)")
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    _expect_same(op, padding, strides)
+    pads = pad2d(op, padding, (weight.shape[2], weight.shape[3]), dilations)
+    geometry = Geometry(strides, pads, dilations, _group_count(op, groups))
+    return without_batch(_conv(op, x, weight, bias, geometry), single)
+
+
+def conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int] = 1,
+    padding: int | tuple[int] | str | tuple[Pair] = 0,
+    dilation: int | tuple[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """One-dimensional cross-correlation, as ``torch.nn.functional.conv1d``.
+
+    Args:
+        x: (N, C, L), or one signal (C, L).
+        weight: (O, C // groups, K), dtype of ``x``.
+        bias: (O,) or None.
+        stride, dilation: an int.
+        padding: zeros around x: an int, ((left, right),), "valid", or "same" (stride 1 only).
+        groups: channels are split into this many groups that do not see each other.
+
+    Returns:
+        (N, O, OL) with OL = (L + left + right - dilation * (K - 1) - 1) // stride + 1.
+    """
+    op = "conv1d"
+    x, single = with_batch(op, x, 3)
+    _expect_weight(op, weight, 3, "(O, C / groups, K)")
+    strides, dilations = along_width(op, "stride", stride, 1, 1), along_width(op, "dilation", dilation, 1, 1)
+    _expect_same(op, padding, strides)
+    pads = pad2d(op, pad1d(op, padding), (1, weight.shape[2]), dilations)
+    geometry = Geometry(strides, pads, dilations, _group_count(op, groups))
+    y = _conv(op, as_image(x), as_image(weight), bias, geometry)
+    return without_batch(as_signal(y), single)
+
+
+def _conv_transpose(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    output_padding: Pair,
+) -> Tensor:
+    """The transposed convolution of images whose options are checked."""
+    groups, kernel = geometry.groups, (weight.shape[2], weight.shape[3])
+    outputs = weight.shape[1] * groups
+    expect_same_dtype(op, x, weight=weight, bias=bias)
+    if weight.shape[0] != x.shape[1]:
+        raise ValueError(f"{op}: weight expects {weight.shape[0]} input channels, x has {x.shape[1]}")
+    if x.shape[1] % groups:
+        raise ValueError(f"{op}: groups expects a divisor of the {x.shape[1]} input channels, got {groups!r}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op}: bias expects shape ({outputs},), got {bias.shape}")
+    sizes, pads, zeros = [], [], []
+    for axis in (0, 1):
+        (front, back), extra = geometry.pad[axis], output_padding[axis]
+        stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+        if extra >= max(stride, dilation):
+            raise ValueError(
+                f"{op}: output_padding expects values below the larger of stride {geometry.stride} and "
+                f"dilation {geometry.dilation}, got {output_padding}"
+            )
+        # Rows that output_padding adds are outputs that x cannot reach unless padding had cut them off.
+        reached = min(extra, back) if extra >= stride else extra
+        zeros.append(extra - reached)
+        pads.append((front, back - reached) if extra >= stride else (front, back))
+        sizes.append(
+            (x.shape[2 + axis] - 1) * stride - front - back + dilation * (kernel[axis] - 1) + 1 + reached
         )
-    expect_same_dtype("conv2d", x, weight=weight, bias=bias)
-    if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
+    if min(sizes) < 1 or 0 in kernel or 0 in x.shape[2:]:
         raise ValueError(
-            f"conv2d: groups expects a divisor of the {weight.shape[0]} output channels, got {groups!r}"
+            f"{op}: an input of {x.shape[2]}x{x.shape[3]} with a {kernel[0]}x{kernel[1]} kernel and padding "
+            f"{geometry.pad} gives an output of {sizes[0]}x{sizes[1]}"
         )
-    if weight.shape[1] * groups != x.shape[1]:
-        raise ValueError(
-            f"conv2d: weight expects {weight.shape[1] * groups} input channels, x has {x.shape[1]}"
-        )
-    if bias is not None and bias.shape != (weight.shape[0],):
-        raise ValueError(f"conv2d: bias expects shape ({weight.shape[0]},), got {bias.shape}")
-    strides, dilations = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+    inner = Geometry(geometry.stride, (pads[0], pads[1]), geometry.dilation, groups)
+    y = Conv2dInputGrad(inner, sizes)(x, weight)
+    if any(zeros):
+        y = pad(y, (0, zeros[1], 0, zeros[0]))
+    return y if bias is None else y + reshape(bias, (outputs, 1, 1))
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pad2d = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+) -> Tensor:
+    """The transposed convolution, as ``torch.nn.functional.conv_transpose2d``: what a convolution of these
+    options does to gradients on their way back (Zeiler et al. 2010, "Deconvolutional networks").
+
+    Args:
+        x: (N, C, H, W), or one image (C, H, W).
+        weight: (C, O // groups, KH, KW), dtype of ``x``.
+        bias: (O,) or None.
+        stride, dilation: an int or (vertical, horizontal).
+        padding: rows and columns cut off the full output: an int, (vertical, horizontal) or
+            ((top, bottom), (left, right)).
+        output_padding: rows and columns added at the bottom and the right, fewer than the larger of stride
+            and dilation: several input sizes of a strided convolution share one output size, and this
+            chooses among them.
+        groups: channels are split into this many groups that do not see each other.
+
+    Returns:
+        (N, O, OH, OW) with OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1.
+    """
+    op = "conv_transpose2d"
+    x, single = with_batch(op, x, 4)
+    _expect_weight(op, weight, 4, "(C, O / groups, KH, KW)")
+    if isinstance(padding, str):
+        raise ValueError(f"{op}: padding expects numbers, got {padding!r}")
     kernel = (weight.shape[2], weight.shape[3])
-    if padding == "same" and strides != (1, 1):
-        raise ValueError(f"conv2d: padding='same' needs stride 1, got {strides}")
-    geometry = Geometry(strides, pad2d("conv2d", padding, kernel, dilations), dilations, groups)
-    if min(geometry.output_hw((x.shape[2], x.shape[3]), kernel)) < 1 or 0 in kernel:
-        raise ValueError(
-            f"conv2d: a {kernel[0]}x{kernel[1]} kernel (dilation {dilations}) is larger than the padded "
-            f"input "
-            f"of {x.shape[2]}x{x.shape[3]} (padding {geometry.pad})"
-        )
-    return Conv2d(geometry)(x, weight, bias)
+    geometry = Geometry(
+        pair(op, "stride", stride, 1),
+        pad2d(op, padding, kernel),
+        pair(op, "dilation", dilation, 1),
+        _group_count(op, groups),
+    )
+    extra = pair(op, "output_padding", output_padding, 0)
+    return without_batch(_conv_transpose(op, x, weight, bias, geometry, extra), single)
+
+
+def conv_transpose1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int] = 1,
+    padding: int | tuple[int] | tuple[Pair] = 0,
+    output_padding: int | tuple[int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int] = 1,
+) -> Tensor:
+    """The transposed convolution of signals, as ``torch.nn.functional.conv_transpose1d``.
+
+    Args:
+        x: (N, C, L), or one signal (C, L).
+        weight: (C, O // groups, K), dtype of ``x``.
+        bias: (O,) or None.
+        stride, padding, output_padding, groups, dilation: as in :func:`conv_transpose2d`, each an int.
+
+    Returns:
+        (N, O, OL) with OL = (L - 1) * stride - 2 * padding + dilation * (K - 1) + output_padding + 1.
+    """
+    op = "conv_transpose1d"
+    x, single = with_batch(op, x, 3)
+    _expect_weight(op, weight, 3, "(C, O / groups, K)")
+    if isinstance(padding, str):
+        raise ValueError(f"{op}: padding expects numbers, got {padding!r}")
+    geometry = Geometry(
+        along_width(op, "stride", stride, 1, 1),
+        pad2d(op, pad1d(op, padding), (1, weight.shape[2])),
+        along_width(op, "dilation", dilation, 1, 1),
+        _group_count(op, groups),
+    )
+    extra = (0, one(op, "output_padding", output_padding, 0))
+    y = _conv_transpose(op, as_image(x), as_image(weight), bias, geometry, extra)
+    return without_batch(as_signal(y), single)

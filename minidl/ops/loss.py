@@ -9,6 +9,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops.losses import soft_cross_entropy
 from minidl.ops.movement import permute, reshape, unsqueeze
 from minidl.ops.reduce import softmax, sum
 from minidl.tensor import Tensor
@@ -59,25 +60,38 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy between logits and class indices, as ``torch.nn.functional.cross_entropy``.
+    """Cross-entropy between logits and targets, as ``torch.nn.functional.cross_entropy``.
 
     Args:
-        logits: (N, C) or (N, C, d1, ...), unnormalised.
+        logits: (N, C) or (N, C, d1, ...), unnormalised; or (C,) for one sample.
         target: class indices in [0, C) or ``ignore_index``, shape (N,) or (N, d1, ...): an integer tensor or
-            array.
-        weight: (C,), a weight for each class; with ``reduction="mean"`` the sum is divided by the targets'
-            total weight.
+            array. Or class probabilities, floating, shape of ``logits``; the gradient reaches them too.
+        weight: (C,), a weight for each class; with ``reduction="mean"`` and class indices the sum is divided
+            by the targets' total weight.
+        ignore_index: this target costs nothing and does not count (class indices only).
         reduction: "mean", "sum" or "none" (a loss for each target).
         label_smoothing: share of the target taken from the class and spread evenly over all (Szegedy et al.
             2016).
     """
     op = "cross_entropy"
     expect_floating(op, "logits", logits)
+    if logits.ndim == 1:  # one sample
+        lifted = target[None] if isinstance(target, Tensor) else np.asarray(target)[None]
+        loss = cross_entropy(unsqueeze(logits, 0), lifted, weight, ignore_index, reduction, label_smoothing)
+        return reshape(loss, ()) if loss.ndim else loss
     labels = np.asarray(target.data if isinstance(target, Tensor) else target)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: reduction expects 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{op}: label_smoothing expects a value from 0 to 1, got {label_smoothing}")
+    classes = logits.shape[1] if logits.ndim > 1 else 0
+    if weight is not None:
+        expect_same_dtype(op, logits, weight=weight)
+        if weight.shape != (classes,):
+            raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
+    if labels.shape == logits.shape and labels.dtype.kind not in "iub" and logits.ndim > 1:
+        soft = target if isinstance(target, Tensor) else Tensor._wrap(labels)
+        return soft_cross_entropy(logits, soft, weight, reduction, label_smoothing)
     if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
             f"{op}: logits of shape {logits.shape} expect a target of shape (N, ...) without C, got "
@@ -85,11 +99,6 @@ def cross_entropy(
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
-    classes = logits.shape[1]
-    if weight is not None:
-        expect_same_dtype(op, logits, weight=weight)
-        if weight.shape != (classes,):
-            raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
     flat = np.ascontiguousarray(labels.reshape(-1), np.int64)
     wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
     if wrong.any():

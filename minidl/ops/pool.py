@@ -3,11 +3,15 @@ gradient gathers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.ops._common import Array, Pad2d, Pair, expect_images, nchw, nhwc, pad2d, pair
+from minidl.ops._common import Array, Pad2d, Pair, nchw, nhwc, pad2d, pair
+from minidl.ops._windows import with_batch, without_batch
+from minidl.ops.elementwise import mask
 from minidl.tensor import Tensor
 
 Window = tuple[Pair, Pair, Pad2d, Pair]
@@ -57,6 +61,21 @@ class MaxPoolGather(Function):
 
     def backward(self, grad: Tensor) -> Tensor:
         return MaxPoolScatter(self.index, self.input_hw, self.window)(grad)
+
+
+class AdaptiveMaxPool2d(Function):
+    """The maximum of each of (OH, OW) nearly equal parts."""
+
+    def __init__(self, out_hw: Pair) -> None:
+        self.out_hw = out_hw
+
+    def forward(self, x: Array) -> Array:
+        self.input_hw = (x.shape[2], x.shape[3])
+        y, self.index = kernels.backend(x).adaptive_max_pool2d(nhwc(x), self.out_hw)
+        return nchw(y)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return MaxPoolScatter(self.index, self.input_hw, None)(grad)
 
 
 class AvgPool2d(Function):
@@ -140,6 +159,7 @@ def pooled_size(
     return out[0], out[1]
 
 
+@overload
 def max_pool2d(
     x: Tensor,
     kernel_size: int | Pair,
@@ -147,19 +167,62 @@ def max_pool2d(
     padding: int | Pair | Pad2d = 0,
     dilation: int | Pair = 1,
     ceil_mode: bool = False,
-) -> Tensor:
-    """Maximum over windows, as ``torch.nn.functional.max_pool2d``: (N, C, H, W) -> (N, C, OH, OW); padding
-    counts as -inf.
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
 
-    ``stride`` defaults to ``kernel_size``; ``padding`` is at most half of the kernel.
+
+@overload
+def max_pool2d(
+    x: Tensor,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair | Pad2d = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: bool,
+) -> Any: ...
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair | Pad2d = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Maximum over windows, as ``torch.nn.functional.max_pool2d``; padding counts as -inf, NaN wins.
+
+    Args:
+        x: (N, C, H, W), or one image (C, H, W).
+        kernel_size: an int or (vertical, horizontal).
+        stride: the same; default: ``kernel_size``.
+        padding: an int, a pair or ((top, bottom), (left, right)), at most half of the kernel.
+        dilation: distance of a window's elements.
+        ceil_mode: keep a last window that ends beyond the padded input if it starts inside.
+        return_indices: also return where each maximum was.
+
+    Returns:
+        (N, C, OH, OW); with ``return_indices`` a pair, the second int64: row * W + column of the maximum
+        (of the first one on ties).
     """
-    expect_images("max_pool2d", x)
-    kernel = pair("max_pool2d", "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
-    dilations = pair("max_pool2d", "dilation", dilation, 1)
-    pads = pad2d("max_pool2d", padding, kernel)
-    out_hw = pooled_size("max_pool2d", (x.shape[2], x.shape[3]), kernel, strides, pads, dilations, ceil_mode)
-    return MaxPool2d(kernel, strides, pads, dilations, out_hw)(x)
+    op = "max_pool2d"
+    x, single = with_batch(op, x, 4)
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    dilations = pair(op, "dilation", dilation, 1)
+    pads = pad2d(op, padding, kernel)
+    out_hw = pooled_size(op, (x.shape[2], x.shape[3]), kernel, strides, pads, dilations, ceil_mode)
+    return _with_index(MaxPool2d(kernel, strides, pads, dilations, out_hw), x, single, return_indices)
+
+
+def _with_index(pool: MaxPool2d | AdaptiveMaxPool2d, x: Tensor, single: bool, return_indices: bool) -> Any:
+    y = without_batch(pool(x), single)
+    if not return_indices:
+        return y
+    return y, without_batch(Tensor._wrap(nchw(pool.index).astype(np.int64)), single)
 
 
 def avg_pool2d(
@@ -169,23 +232,118 @@ def avg_pool2d(
     padding: int | Pair | Pad2d = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Tensor:
-    """Mean over windows, as ``torch.nn.functional.avg_pool2d``; padding counts as zeros unless
-    ``count_include_pad`` is False."""
-    expect_images("avg_pool2d", x)
-    kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else pair("avg_pool2d", "stride", stride, 1)
-    pads = pad2d("avg_pool2d", padding, kernel)
-    out_hw = pooled_size("avg_pool2d", (x.shape[2], x.shape[3]), kernel, strides, pads, (1, 1), ceil_mode)
-    return AvgPool2d(kernel, strides, pads, out_hw, bool(count_include_pad))(x)
+    """Mean over windows, as ``torch.nn.functional.avg_pool2d``.
+
+    Args:
+        x: (N, C, H, W), or one image (C, H, W).
+        kernel_size, stride, padding, ceil_mode: as in :func:`max_pool2d`; padding counts as zeros.
+        count_include_pad: whether padding counts in the number that the sum is divided by.
+        divisor_override: divide every sum by this number instead.
+
+    Returns:
+        (N, C, OH, OW).
+    """
+    op = "avg_pool2d"
+    x, single = with_batch(op, x, 4)
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    pads = pad2d(op, padding, kernel)
+    input_hw = (x.shape[2], x.shape[3])
+    out_hw = pooled_size(op, input_hw, kernel, strides, pads, (1, 1), ceil_mode)
+    if divisor_override is None:
+        y = AvgPool2d(kernel, strides, pads, out_hw, bool(count_include_pad))(x)
+        return without_batch(y, single)
+    if not isinstance(divisor_override, int) or divisor_override < 1:
+        raise ValueError(f"{op}: divisor_override expects an int of at least 1, got {divisor_override!r}")
+    # the sum of a window is its mean times the number of elements that the mean was taken over
+    rows, columns = (
+        np.minimum(start + kernel[axis], input_hw[axis] + pads[axis][1]) - start
+        for axis in (0, 1)
+        for start in [np.arange(out_hw[axis]) * strides[axis] - pads[axis][0]]
+    )
+    scale = (rows[:, None] * columns / divisor_override).astype(x.dtype)
+    y = AvgPool2d(kernel, strides, pads, out_hw, True)(x)
+    return without_batch(mask(y, np.broadcast_to(scale, y.shape)), single)
+
+
+def _adaptive(op: str, x: Tensor, output_size: Any) -> tuple[Tensor, bool, Pair]:
+    """The batch of images, whether it was one image, and (OH, OW)."""
+    x, single = with_batch(op, x, 4)
+    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
+        output_size = tuple(n if o is None else o for o, n in zip(output_size, x.shape[2:], strict=True))
+    out_hw = pair(op, "output_size", output_size, 1)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"{op}: x has no pixels, shape {x.shape}")
+    return x, single, out_hw
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: int | Any) -> Tensor:
-    """Mean over (OH, OW) nearly equal parts; a size of None keeps that side."""
-    expect_images("adaptive_avg_pool2d", x)
-    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
-        output_size = tuple(n if o is None else o for o, n in zip(output_size, x.shape[2:], strict=True))
-    out_hw = pair("adaptive_avg_pool2d", "output_size", output_size, 1)
-    if 0 in x.shape[2:]:
-        raise ValueError(f"adaptive_avg_pool2d: x has no pixels, shape {x.shape}")
-    return AdaptiveAvgPool2d(out_hw)(x)
+    """Mean over (OH, OW) nearly equal parts of (N, C, H, W) or (C, H, W), as
+    ``torch.nn.functional.adaptive_avg_pool2d``; a size of None keeps that side."""
+    x, single, out_hw = _adaptive("adaptive_avg_pool2d", x, output_size)
+    return without_batch(AdaptiveAvgPool2d(out_hw)(x), single)
+
+
+def adaptive_max_pool2d(x: Tensor, output_size: int | Any, return_indices: bool = False) -> Any:
+    """Maximum over (OH, OW) nearly equal parts of (N, C, H, W) or (C, H, W), as
+    ``torch.nn.functional.adaptive_max_pool2d``; a size of None keeps that side.
+
+    With ``return_indices`` a pair, the second int64: row * W + column of the first maximum.
+    """
+    x, single, out_hw = _adaptive("adaptive_max_pool2d", x, output_size)
+    return _with_index(AdaptiveMaxPool2d(out_hw), x, single, return_indices)
+
+
+def max_unpool2d(
+    x: Tensor,
+    indices: Any,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    output_size: Any = None,
+) -> Tensor:
+    """Put each element where ``indices`` says, zeros elsewhere, as ``torch.nn.functional.max_unpool2d``.
+
+    Args:
+        x: (N, C, H, W), or one image (C, H, W).
+        indices: integers, shape of ``x``: row * OW + column, from ``max_pool2d(..., return_indices=True)``.
+        kernel_size, stride, padding: of that pooling; they give the default output size
+            (H - 1) * stride - 2 * padding + kernel_size.
+        output_size: (OH, OW), or a shape that ends in it.
+
+    Where two elements have one index the last one in row order wins, and the gradient is its alone. (PyTorch
+    leaves open which one wins, and gives the gradient to all of them.)
+    """
+    op = "max_unpool2d"
+    x, single = with_batch(op, x, 4)
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    pads = pair(op, "padding", padding, 0)
+    index = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    index = index[None] if single and index.ndim == 3 else index
+    if index.shape != x.shape or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"{op}: indices expects integers of shape {x.shape}, got {index.dtype} of shape {index.shape}"
+        )
+    default = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(x.shape[2:], strides, pads, kernel, strict=True)]
+    size = default if output_size is None else list(output_size)[-2:]
+    out_hw = pair(op, "output_size", size, 1)
+    if any(abs(o - d) >= s for o, d, s in zip(out_hw, default, strides, strict=True)):
+        raise ValueError(f"{op}: output_size expects {tuple(default)} give or take a stride, got {out_hw}")
+    if index.size and (index.min() < 0 or index.max() >= out_hw[0] * out_hw[1]):
+        raise ValueError(f"{op}: indices expects values in [0, {out_hw[0] * out_hw[1]}), got some outside")
+    places = np.ascontiguousarray(nhwc(index)).astype(np.int32)
+    return without_batch(MaxPoolScatter(places, out_hw, None)(_last_wins(x, places, out_hw)), single)
+
+
+def _last_wins(x: Tensor, places: Array, out_hw: Pair) -> Tensor:
+    """x with zeros for elements whose place a later element takes, so that adding is assigning."""
+    n, h, w, c = places.shape
+    flat = places.reshape(n, h * w, c)
+    order = np.broadcast_to(np.arange(h * w)[:, None], flat.shape)
+    owner = np.full((n, out_hw[0] * out_hw[1], c), -1)
+    np.put_along_axis(owner, flat, order, 1)
+    wins = np.take_along_axis(owner, flat, 1) == order
+    return x if wins.all() else mask(x, nchw(wins.reshape(n, h, w, c)).astype(x.dtype))

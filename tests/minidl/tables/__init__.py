@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from tests.minidl.tables import first
+from tests.minidl.tables import activations, first, losses, neural
 from tests.minidl.tables.entry import Entry
 
-FAMILIES: dict[str, list[Entry]] = {"first": first.TABLE}
+FAMILIES: dict[str, list[Entry]] = {
+    "first": first.TABLE,
+    "neural": neural.TABLE,
+    "activations": activations.TABLE,
+    "losses": losses.TABLE,
+}
 TABLE: list[Entry] = [entry for table in FAMILIES.values() for entry in table]
 
 __all__ = ["FAMILIES", "TABLE", "Entry"]

@@ -1,0 +1,54 @@
+"""Lengths, distances and angles of vectors along a dimension."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidl.ops._common import expect_floating
+from minidl.ops.elementwise import clamp, maximum, pow, sqrt, where
+from minidl.ops.reduce import max, sum
+from minidl.tensor import Tensor
+
+__all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
+
+
+def _norm(x: Tensor, p: float, dim: int, keepdim: bool) -> Tensor:
+    """(sum of |x|**p)**(1/p) along ``dim``; a vector of zeros has gradient 0."""
+    if p == math.inf:
+        return max(x.abs(), dim, keepdim)
+    if p == 1:
+        return sum(x.abs(), dim, keepdim)
+    if not p > 0:
+        raise ValueError(f"norm: p expects a number > 0, got {p}")
+    total = sum(x * x if p == 2 else pow(x.abs(), p), dim, keepdim)
+    # the root has no derivative at 0: there the gradient stops, as in PyTorch
+    one = Tensor._wrap(np.ones((), x.dtype))
+    zero = total.data == 0
+    positive = where(zero, one, total) if zero.any() else total
+    root = sqrt(positive) if p == 2 else pow(positive, 1 / p)
+    return where(zero, one * 0, root) if zero.any() else root
+
+
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """The p-norm of x1 - x2 + eps along the last dimension, as ``torch.nn.functional.pairwise_distance``:
+    (N, D) x (N, D) -> (N,); the two broadcast."""
+    expect_floating("pairwise_distance", "x1", x1)
+    return _norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """x1 . x2 / (max(|x1|, eps) * max(|x2|, eps)) along ``dim``, as
+    ``torch.nn.functional.cosine_similarity``; the two broadcast."""
+    expect_floating("cosine_similarity", "x1", x1)
+    lengths = [sqrt(clamp(sum(x * x, dim, keepdim=True), min=eps * eps)) for x in (x1, x2)]
+    return sum((x1 / lengths[0]) * (x2 / lengths[1]), dim)
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """x / max(|x|, eps) along ``dim`` with the p-norm, as ``torch.nn.functional.normalize``."""
+    expect_floating("normalize", "x", x)
+    return x / maximum(_norm(x, p, dim, True), eps)

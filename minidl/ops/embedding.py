@@ -1,0 +1,98 @@
+"""Rows of a table by their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd import Function
+from minidl.ops._common import Array, expect_floating
+from minidl.ops.elementwise import mask
+from minidl.tensor import Tensor
+
+__all__ = ["embedding"]
+
+
+class TakeRows(Function):
+    """weight[index]: (V, D) -> (*index.shape, D); row ``skip`` gets no gradient."""
+
+    def __init__(self, index: Array, skip: int | None = None) -> None:
+        self.index, self.skip = index, skip
+
+    def forward(self, weight: Array) -> Array:
+        self.rows = weight.shape[0]
+        return weight[self.index]
+
+    def backward(self, grad: Tensor) -> Tensor:
+        if self.skip is not None:
+            kept = (self.index != self.skip).astype(grad.dtype)[..., None]
+            grad = mask(grad, np.broadcast_to(kept, grad.shape))
+        return AddRows(self.index, self.rows)(grad)
+
+
+class AddRows(Function):
+    """The adjoint: rows added into a table of zeros at their numbers, in a fixed order."""
+
+    def __init__(self, index: Array, rows: int) -> None:
+        self.index, self.rows = index, rows
+
+    def forward(self, grad: Array) -> Array:
+        table = np.zeros((self.rows, grad.shape[-1]), grad.dtype)
+        flat = self.index.reshape(-1)
+        if grad.size:
+            order = np.argsort(flat, kind="stable")
+            ordered = flat[order]
+            starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            values = grad.reshape(flat.size, grad.shape[-1])[order]
+            table[ordered[starts]] = np.add.reduceat(values, starts, 0)
+        return table
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return TakeRows(self.index)(grad)
+
+
+def embedding(
+    index: Any,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+) -> Tensor:
+    """Rows of ``weight``, as ``torch.nn.functional.embedding``.
+
+    Args:
+        index: integers of any shape in [0, V).
+        weight: (V, D).
+        padding_idx: this row gets no gradient; negative counts from the end.
+        max_norm: rows that are looked up and longer than this are shortened to it *in place* first, outside
+            the graph.
+        norm_type: the p of that length.
+
+    Returns:
+        (*index.shape, D).
+    """
+    op = "embedding"
+    expect_floating(op, "weight", weight)
+    if weight.ndim != 2:
+        raise ValueError(f"{op}: weight expects shape (V, D), got {weight.shape}")
+    numbers = np.asarray(index.data if isinstance(index, Tensor) else index)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"{op}: index expects integers, got {numbers.dtype}")
+    rows = weight.shape[0]
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= rows):
+        raise IndexError(f"{op}: index expects values in [0, {rows}), got {numbers.min()} to {numbers.max()}")
+    if padding_idx is not None:
+        if not -rows <= padding_idx < rows:
+            raise ValueError(f"{op}: padding_idx expects a row in [-{rows}, {rows}), got {padding_idx}")
+        padding_idx %= rows
+    if max_norm is not None:
+        used = np.unique(numbers)
+        lengths = np.linalg.norm(weight.data[used], norm_type, axis=1)
+        long = lengths > max_norm
+        if long.any():
+            # PyTorch's 1e-7 keeps the shortened row at or below the limit
+            factor = max_norm / (lengths[long] + 1e-7)
+            weight.data[used[long]] *= factor[:, None].astype(weight.dtype)
+            weight.mark_changed()
+    return TakeRows(numbers, padding_idx)(weight)
