@@ -28,6 +28,8 @@ from minidl.training.settings import Settings
 from minidl.training.trainer import Loader, Trainer, predict_logits
 
 EVAL_BATCH = 64
+TRAIN_CACHE, VAL_CACHE = 512 << 20, 256 << 20
+"""Bytes of decoded images that are kept from epoch to epoch; what does not fit is decoded again."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def fine_tune(
     reporter.log(freeze(network.model, settings.freeze, network.classifier))
     if status == "finished":
         reporter.log(f"{out}: this run is finished, nothing to do")
-        return _finished(out, splits, network, workers)
+        return _finished(out, splits, network, workers, reporter)
     identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": _fingerprint(splits)}
     folder = RunFolder(
         out, network.model, _describer(settings, network, splits.classes), identity, step_seconds=step_seconds
@@ -109,10 +111,15 @@ def fine_tune(
         folder.save(trainer)
     history = trainer.fit(epochs)
     evaluation = None
-    if len(splits.val):
-        evaluation = _draw(out, history, splits, network, workers, draw, reporter)
-    elif draw:
-        _draw_curves(out, history, reporter)
+    if trainer.val_loader is not None:
+        network.model.load_state_dict(load_checkpoint(out / BEST).state)
+        logits, labels = _predict(model, trainer.val_loader, reporter)
+        evaluation = score(logits, labels, splits.classes)
+        if draw:
+            plots.draw_confusion(evaluation, out / "confusion.png")
+            draw_sheet(splits.val, logits, labels, splits.classes, out / "predictions.png")
+    if draw and not plots.draw_curves(history, out / "curves.png"):
+        reporter.log(plots.NO_MATPLOTLIB)
     folder.finish()
     assert trainer.best is not None
     return FineTuned(out, trainer.best, evaluation, history)
@@ -162,7 +169,7 @@ def _loaders(
     features.
     """
     cfg, model = network.preprocessing, network.model
-    val = _eval_loader(splits.val, cfg, workers, cache=True) if len(splits.val) else None
+    val = _eval_loader(splits.val, cfg, workers, VAL_CACHE) if len(splits.val) else None
     train: Loader
     if not settings.trains_on_features:
         train = DataLoader(
@@ -172,7 +179,7 @@ def _loaders(
             transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
             num_workers=workers,
             seed=settings.seed,
-            cache=True,
+            cache=TRAIN_CACHE,
         )
         return model, (train, val)
 
@@ -187,7 +194,7 @@ def _loaders(
     return model.get_submodule(network.classifier), (train, val)
 
 
-def _eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: bool = False) -> Loader:
+def _eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: int = 0) -> Loader:
     return DataLoader(dataset, EVAL_BATCH, transform=eval_transform(cfg), num_workers=workers, cache=cache)
 
 
@@ -209,29 +216,12 @@ def _describer(
     return describe
 
 
-def _draw(
-    out: Path,
-    history: list[EpochRow],
-    splits: Splits,
-    network: Network,
-    workers: int,
-    draw: bool,
-    reporter: Reporter,
-) -> Evaluation:
-    """Evaluate the best checkpoint on the validation part, draw its pictures."""
-    network.model.load_state_dict(load_checkpoint(out / BEST).state)
-    loader = _eval_loader(splits.val, network.preprocessing, workers)
+def _predict(model: Module, loader: Loader, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
     reporter.begin("evaluating the best epoch", len(loader))
     try:
-        logits, labels = predict_logits(network.model, loader, reporter)
+        return predict_logits(model, loader, reporter)
     finally:
         reporter.end()
-    evaluation = score(logits, labels, splits.classes)
-    if draw:
-        _draw_curves(out, history, reporter)
-        plots.draw_confusion(evaluation, out / "confusion.png")
-        draw_sheet(splits.val, logits, labels, splits.classes, out / "predictions.png")
-    return evaluation
 
 
 def draw_sheet(
@@ -249,17 +239,15 @@ def draw_sheet(
     plots.draw_predictions(shown, path)
 
 
-def _draw_curves(out: Path, history: list[EpochRow], reporter: Reporter) -> None:
-    if not plots.draw_curves(history, out / "curves.png"):
-        reporter.log(plots.NO_MATPLOTLIB)
-
-
-def _finished(out: Path, splits: Splits, network: Network, workers: int) -> FineTuned:
+def _finished(out: Path, splits: Splits, network: Network, workers: int, reporter: Reporter) -> FineTuned:
+    """What a run that is finished already brought, measured again."""
     checkpoint = load_checkpoint(out)
     row = EpochRow(**checkpoint.metrics)
     evaluation = None
     if len(splits.val):
-        evaluation = _draw(out, [], splits, network, workers, False, Reporter())
+        network.model.load_state_dict(checkpoint.state)
+        loader = _eval_loader(splits.val, network.preprocessing, workers)
+        evaluation = score(*_predict(network.model, loader, reporter), splits.classes)
     return FineTuned(out, row, evaluation, [row])
 
 
