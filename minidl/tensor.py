@@ -1,20 +1,27 @@
 """The tensor: an array with a place in the graph.
 
 Shapes are (N, C, H, W) for images; in memory activations are channels-last, which NumPy strides make
-invisible. Arithmetic and methods are supplied by :mod:`minidl.ops`, which plugs itself in here.
+invisible.
+Arithmetic and methods are supplied by :mod:`minidl.ops`, which plugs itself in here (imports point upwards
+only).
 """
 
 from __future__ import annotations
 
 import builtins
+import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import autograd
+from minidl import autograd, conversions, operators
+from minidl.conversions import Conversions
+from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
+from minidl.methods import Methods
+from minidl.operators import Operators
 
 if TYPE_CHECKING:
     from minidl.autograd import Function
@@ -32,26 +39,54 @@ def install_operators(ops: ModuleType) -> None:
     """Called by :mod:`minidl.ops`: its functions become the operators and methods of Tensor."""
     global _ops
     _ops = ops
+    for module in (operators, conversions):
+        module.install(ops)
+    for name in Methods.__annotations__:
+        setattr(Tensor, name, getattr(ops, name))
 
 
 def as_array(data: Any, dtype: Any) -> Array:
-    """The array in ``data``, converted to ``dtype`` unless that is None; Python floats become float32."""
+    """The array in ``data``, converted to ``dtype`` unless that is None; Python floats become float32.
+
+    Raises:
+        TypeError: not numbers, not a regular nested list, or a dtype that tensors do not hold.
+    """
+    dtype = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         data = data.data
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
-        return array if dtype is None else array.astype(dtype, copy=False)
-    if hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
-        return np.asarray(data, dtype=dtype)
-    array = np.asarray(data)  # Python numbers and lists: float32 for floats, as PyTorch's default
-    if dtype is None and array.dtype == np.float64:
-        dtype = np.float32
-    if array.dtype == object:
-        raise TypeError(f"Tensor: data must be numbers in a regular nested list, got {type(data).__name__}")
+    elif hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
+        array = np.asarray(data, dtype=dtype)
+    else:
+        if isinstance(data, (list, tuple)) and any(isinstance(item, Tensor) for item in data):
+            data = [item.tolist() if isinstance(item, Tensor) else item for item in data]
+        try:
+            array = np.asarray(data)  # Python numbers and lists
+        except ValueError:
+            raise TypeError(
+                "Tensor: data must be a regular nested list, got rows of several lengths"
+            ) from None
+        if dtype is None and array.dtype == np.float64:
+            dtype = default_dtype
+    if not is_supported(array.dtype):
+        raise TypeError(
+            f"Tensor: data must be real numbers in a regular nested list, got {type(data).__name__} "
+            f"of dtype {array.dtype}"
+        )
     return array if dtype is None else array.astype(dtype, copy=False)
 
 
-class Tensor:
+class Size(int):
+    """A number of elements that can be called for the shape: see :attr:`Tensor.size`."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+
+class Tensor(Operators, Conversions, Methods):
     """An n-dimensional array that operators can be differentiated through.
 
     Args:
@@ -69,14 +104,16 @@ class Tensor:
     grad: Tensor | None
     requires_grad: bool
     _node: Function | None
-    _version: list[int]
+    _version: list[
+        int
+    ]  # how often it was written to; whether it has views. Shared by all views of one memory
     _hooks: tuple[Callable[[Tensor], Tensor | None], ...]
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
         self.data = as_array(data, dtype)
         self.grad = None
         self._node = None
-        self._version = [0]
+        self._version = [0, 0]
         self._hooks = ()
         self.requires_grad = False
         if requires_grad:
@@ -89,7 +126,7 @@ class Tensor:
         t.data = data if isinstance(data, np.ndarray) else np.asarray(data)
         t.grad = None
         t._node = node
-        t._version = [0]
+        t._version = [0, 0]
         t._hooks = ()
         t.requires_grad = node is not None
         return t
@@ -105,11 +142,6 @@ class Tensor:
     def ndim(self) -> int:
         """Number of dimensions."""
         return int(self.data.ndim)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(self.data.size)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -136,9 +168,53 @@ class Tensor:
         """The tensor with its dimensions reversed."""
         return self.permute(*range(self.ndim - 1, -1, -1))
 
+    @property
+    def mT(self) -> Tensor:
+        """The tensor with its last two dimensions swapped: each matrix transposed."""
+        return self.transpose(-2, -1)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return int(self.data.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return int(self.data.nbytes)
+
+    @property
+    def grad_fn(self) -> Function | None:
+        """The recorded operator that made this tensor; None for a leaf."""
+        return self._node
+
+    @property
+    def size(self) -> Size:
+        """The number of elements, as NumPy's ``size``; called, as PyTorch's: ``size()`` is the shape, ``size(dim)`` the
+        size of one dimension."""
+        size = Size(self.data.size)
+        size.shape = self.shape
+        return size
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return self.ndim
+
     def numel(self) -> int:
         """Number of elements."""
-        return self.size
+        return int(self.data.size)
+
+    def stride(self) -> tuple[int, ...]:
+        """Elements between neighbours along each dimension."""
+        return tuple([n // self.data.itemsize for n in self.data.strides])
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in memory in the order of their indices."""
+        return bool(self.data.flags.c_contiguous)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a float (bfloat16 included)."""
+        return is_floating(self.data.dtype)
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -149,10 +225,10 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = np.array2string(
-            np.asarray(self.data), separator=", ", precision=4, threshold=200, prefix="tensor("
-        )
-        parts = [text]
+        array = np.asarray(self.data)
+        parts = [np.array2string(array, separator=", ", precision=4, threshold=1000, prefix="tensor(")]
+        if array.size == 0 and array.ndim != 1:
+            parts.append(f"size={self.shape}")
         if self.dtype not in (np.float32, np.int64, np.bool_):
             parts.append(f"dtype={self.dtype}")
         if self._node is not None:
@@ -161,11 +237,16 @@ class Tensor:
             parts.append("requires_grad=True")
         return f"tensor({', '.join(parts)})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 else format(repr(self), spec)
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).data.any())
+
     def __bool__(self) -> bool:
-        if self.size != 1:
+        if self.data.size != 1:
             raise ValueError(
-                f"the truth value of a tensor of shape {self.shape} is ambiguous; use .any() or .all() of "
-                f"its array"
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; use .any() or .all()"
             )
         return bool(self.data.reshape(())[()])
 
@@ -184,8 +265,8 @@ class Tensor:
 
     def item(self) -> Any:
         """The only element as a Python number."""
-        if self.size != 1:
-            raise ValueError(f"item: a tensor of shape {self.shape} has {self.size} elements, expected 1")
+        if self.data.size != 1:
+            raise ValueError(f"item: a tensor of shape {self.shape} has {self.numel()} elements, expected 1")
         return self.data.reshape(()).item()
 
     def tolist(self) -> Any:
@@ -198,17 +279,48 @@ class Tensor:
             raise RuntimeError("numpy: this tensor requires a gradient; use .detach().numpy()")
         return self.data
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray:
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"__array__: {array.dtype} to {np.dtype(dtype)} needs a copy")
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A DLPack capsule of the same memory, for ``from_dlpack`` of NumPy, PyTorch and others."""
+        if self.requires_grad:
+            raise BufferError("__dlpack__: this tensor requires a gradient; use .detach()")
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(1, 0): main memory, in DLPack's numbering."""
+        return self.data.__dlpack_device__()
 
     def detach(self) -> Tensor:
         """The same array without a graph."""
         t = Tensor._wrap(self.data)
         t._version = self._version
         return t
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor itself off from its graph; returns it."""
+        self._node, self.requires_grad = None, False
+        return self
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), self._own_array("pickle"), self.requires_grad, self.grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        array = self._own_array("deepcopy").copy(order="K")
+        grad = copy.deepcopy(self.grad, memo)
+        memo[id(self)] = t = _restore(type(self), array, self.requires_grad, grad)
+        return t
+
+    def _own_array(self, action: str) -> Array:
+        if self._node is not None:
+            raise RuntimeError(f"{action}: this tensor was made by a recorded operator; use .detach() first")
+        return self.data
 
     def clone(self) -> Tensor:
         """A copy of the elements; differentiable."""
@@ -218,7 +330,7 @@ class Tensor:
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Start or stop recording operators on this leaf; returns it."""
-        if requires_grad and not np.issubdtype(self.dtype, np.floating):
+        if requires_grad and not is_floating(self.dtype):
             raise TypeError(f"requires_grad: only floating tensors can require a gradient, got {self.dtype}")
         if self._node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: this tensor was made by a recorded operator; use .detach()")
@@ -258,181 +370,15 @@ class Tensor:
 
         self.register_hook(keep)
 
-    # --- in place, outside the graph ------------------------------------------------------------------------
-
     def mark_changed(self) -> None:
         """Tell the graph that ``data`` was written to: a saved tensor changed since is then an error instead
         of a wrong gradient."""
         self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if autograd.is_grad_enabled() and (
-            self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
-        ):
-            raise RuntimeError("assignment to elements is not recorded; do it under no_grad() or use where()")
-        self.data[_plain_index(index)] = value.data if isinstance(value, Tensor) else value
-        self.mark_changed()
+        _ops.setitem(self, _plain_index(index), value)
 
-    def copy_(self, source: Any) -> Tensor:
-        """Overwrite the elements with those of ``source`` (same shape), outside the graph."""
-        array = source.data if isinstance(source, Tensor) else np.asarray(source)
-        if tuple(array.shape) != self.shape:
-            raise ValueError(f"copy_: source has shape {tuple(array.shape)}, expected {self.shape}")
-        self.data[...] = array
-        self.mark_changed()
-        return self
-
-    # --- conversion -----------------------------------------------------------------------------------------
-
-    def to(self, target: Any) -> Tensor:
-        """To a dtype (differentiable), or to a device (``"cpu"`` is the one there is)."""
-        if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda", "gpu", "mps"):
-            if target.split(":")[0] != "cpu":
-                raise ValueError(
-                    f"to: device {target!r} is not available; this version of minidl computes on 'cpu'"
-                )
-            return self
-        return _ops.cast(self, np.dtype(target))
-
-    def float(self) -> Tensor:
-        """To float32."""
-        return self.to(np.float32)
-
-    def double(self) -> Tensor:
-        """To float64."""
-        return self.to(np.float64)
-
-    # --- arithmetic -----------------------------------------------------------------------------------------
-
-    def __add__(self, other: Any) -> Tensor:
-        return _ops.add(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return _ops.add(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return _ops.sub(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return _ops.sub(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return _ops.mul(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return _ops.mul(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return _ops.div(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return _ops.div(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return _ops.pow(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return _ops.pow(other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return _ops.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return _ops.matmul(other, self)
-
-    def __neg__(self) -> Tensor:
-        return _ops.neg(self)
-
-    def __abs__(self) -> Tensor:
-        return _ops.abs(self)
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _ops.compare(np.equal, self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _ops.compare(np.not_equal, self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _ops.compare(np.less, self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _ops.compare(np.less_equal, self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _ops.compare(np.greater, self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _ops.compare(np.greater_equal, self, other)
-
-    # --- functions as methods -------------------------------------------------------------------------------
-
-    def exp(self) -> Tensor:
-        """Elementwise exponential."""
-        return _ops.exp(self)
-
-    def log(self) -> Tensor:
-        """Elementwise natural logarithm."""
-        return _ops.log(self)
-
-    def sqrt(self) -> Tensor:
-        """Elementwise square root."""
-        return _ops.sqrt(self)
-
-    def tanh(self) -> Tensor:
-        """Elementwise hyperbolic tangent."""
-        return _ops.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        """Elementwise logistic function."""
-        return _ops.sigmoid(self)
-
-    def relu(self) -> Tensor:
-        """Elementwise max(x, 0)."""
-        return _ops.relu(self)
-
-    def abs(self) -> Tensor:
-        """Elementwise absolute value."""
-        return _ops.abs(self)
-
-    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Sum over dimensions (all when ``None``)."""
-        return _ops.sum(self, dim, keepdim)
-
-    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Mean over dimensions (all when ``None``)."""
-        return _ops.mean(self, dim, keepdim)
-
-    def var(
-        self, dim: int | Sequence[int] | None = None, correction: int = 1, keepdim: bool = False
-    ) -> Tensor:
-        """Variance over dimensions, divided by n - ``correction``."""
-        return _ops.var(self, dim, correction, keepdim)
-
-    def max(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Maximum over dimensions; ties share the gradient evenly. (Values only; see :meth:`argmax`.)"""
-        return _ops.max(self, dim, keepdim)
-
-    def min(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-        """Minimum over dimensions; ties share the gradient evenly."""
-        return _ops.neg(_ops.max(_ops.neg(self), dim, keepdim))
-
-    def argmax(self, dim: int | None = None) -> Tensor:
-        """Index of the first maximum, int64; not differentiable."""
-        return Tensor._wrap(self.data.argmax(dim))
-
-    def softmax(self, dim: int = -1) -> Tensor:
-        """exp(x) over its sum along ``dim``."""
-        return _ops.softmax(self, dim)
-
-    def log_softmax(self, dim: int = -1) -> Tensor:
-        """Logarithm of the softmax along ``dim``."""
-        return _ops.log_softmax(self, dim)
-
-    def sum_to(self, shape: tuple[int, ...]) -> Tensor:
-        """Sum over the dimensions that broadcasting from ``shape`` would have added or stretched."""
-        return _ops.sum_to(self, shape)
+    # --- methods whose arguments differ from those of the functions; all others: minidl.methods ---------------
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in (N, C, H, W) order with another shape; one size may be -1."""
@@ -440,29 +386,21 @@ class Tensor:
 
     view = reshape
 
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Merge the dimensions from ``start_dim`` to ``end_dim``."""
-        return _ops.flatten(self, start_dim, end_dim)
-
     def permute(self, *dims: Any) -> Tensor:
         """Reorder the dimensions."""
         return _ops.permute(self, sizes(dims))
-
-    def transpose(self, dim0: int, dim1: int) -> Tensor:
-        """Swap two dimensions."""
-        return _ops.transpose(self, dim0, dim1)
 
     def expand(self, *shape: Any) -> Tensor:
         """Repeat dimensions of size 1 to ``shape`` without copying; -1 keeps a size."""
         return _ops.expand(self, sizes(shape))
 
-    def squeeze(self, dim: int | None = None) -> Tensor:
-        """Drop dimensions of size 1 (all, or ``dim``)."""
-        return _ops.squeeze(self, dim)
+    def expand_as(self, other: Tensor) -> Tensor:
+        """Expanded to the shape of another tensor."""
+        return _ops.expand(self, other.shape)
 
-    def unsqueeze(self, dim: int) -> Tensor:
-        """Insert a dimension of size 1."""
-        return _ops.unsqueeze(self, dim)
+    def view_as(self, other: Tensor) -> Tensor:
+        """Reshaped to the shape of another tensor."""
+        return _ops.reshape(self, other.shape)
 
     def __getitem__(self, index: Any) -> Tensor:
         return _ops.getitem(self, _plain_index(index))
@@ -481,6 +419,13 @@ class Parameter(Tensor):
 
 
 autograd.install_tensor(Tensor)
+
+
+def _restore(kind: type[Tensor], array: Array, requires_grad: bool, grad: Tensor | None) -> Tensor:
+    """A tensor from what ``pickle`` or ``deepcopy`` kept of it."""
+    t = kind(array, requires_grad=requires_grad)
+    t.grad = grad
+    return t
 
 
 def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from minidl.autograd import no_grad
 from minidl.random import generator
 from minidl.tensor import Tensor
 
@@ -30,12 +31,14 @@ __all__ = [
 
 def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Fills with uniform numbers from [low, high)."""
-    return tensor.copy_(generator().uniform(low, high, tensor.shape))
+    with no_grad():
+        return tensor.copy_(generator().uniform(low, high, tensor.shape))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fills with normal numbers."""
-    return tensor.copy_(generator().normal(mean, std, tensor.shape))
+    with no_grad():
+        return tensor.copy_(generator().normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:

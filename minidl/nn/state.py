@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd import no_grad
 from minidl.errors import MinidlError
 from minidl.tensor import Tensor
 
@@ -81,8 +82,9 @@ def load_tensors(
     if mismatched or (strict and (missing or unexpected)):
         shown = (missing, unexpected) if strict else ([], [])
         raise StateDictError(owner, *shown, mismatched)
-    for name, array in converted.items():
-        tensors[name].copy_(array)
+    with no_grad():
+        for name, array in converted.items():
+            tensors[name].copy_(array)
     return missing, unexpected
 
 

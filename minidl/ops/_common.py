@@ -7,44 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from minidl.dtypes import is_floating
+from minidl.ops.promotion import as_tensor, both, floating, in_float32
 from minidl.tensor import Tensor
+
+__all__ = [
+    "Array",
+    "Pad2d",
+    "Pair",
+    "as_tensor",
+    "axes",
+    "axis",
+    "both",
+    "expect_floating",
+    "expect_images",
+    "expect_same_dtype",
+    "floating",
+    "in_float32",
+    "nchw",
+    "nhwc",
+    "pad2d",
+    "pair",
+]
 
 Array = Any
 Pair = tuple[int, int]
 Pad2d = tuple[Pair, Pair]
-
-
-def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
-    """A tensor from an argument. Python numbers take the dtype of ``like`` (scalars never promote)."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, (bool, int, float)) and like is not None:
-        dtype = like.dtype
-        if isinstance(value, float) and not np.issubdtype(dtype, np.inexact):
-            dtype = np.dtype(np.float32)  # an integer tensor and a float: PyTorch's default float
-        return Tensor._wrap(np.asarray(value, dtype))
-    return Tensor(value)
-
-
-def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """The two operands of a binary operator, with PyTorch's promotion.
-
-    NumPy would turn an integer and a float32 into float64; here a floating operand decides the dtype.
-    """
-    if isinstance(a, Tensor):
-        b = as_tensor(b, a)
-    elif isinstance(b, Tensor):
-        a = as_tensor(a, b)
-    else:
-        a = as_tensor(a)
-        b = as_tensor(b, a)
-    if a.dtype != b.dtype:
-        kinds = a.dtype.kind + b.dtype.kind
-        if kinds[0] == "f" and kinds[1] in "iub":
-            b = Tensor._wrap(b.data.astype(a.dtype))
-        elif kinds[1] == "f" and kinds[0] in "iub":
-            a = Tensor._wrap(a.data.astype(b.dtype))
-    return a, b
 
 
 def axes(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
@@ -52,14 +40,25 @@ def axes(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(ndim))
     dims = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
-    out = []
-    for d in dims:
-        if not -ndim <= d < max(ndim, 1):
-            raise IndexError(f"{op}: dim {d} is out of range for a tensor of {ndim} dimensions")
-        out.append(int(d) % max(ndim, 1))
+    out = [axis(op, d, ndim) for d in dims]
     if len(set(out)) != len(out):
         raise ValueError(f"{op}: dim {dims} names a dimension twice")
     return tuple(sorted(out)) if ndim else ()
+
+
+def axis(op: str, dim: Any, ndim: int) -> int:
+    """One dimension, counted from the front; a 0-d tensor has dimension 0 (and -1), as in PyTorch.
+
+    Raises:
+        TypeError: ``dim`` is not an int.
+        IndexError: there is no such dimension.
+    """
+    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
+        raise TypeError(f"{op}: dim expects an int, got {dim!r}")
+    n = max(ndim, 1)
+    if not -n <= dim < n:
+        raise IndexError(f"{op}: dim {dim} is out of range for a tensor of {ndim} dimensions")
+    return int(dim) % n
 
 
 def pair(op: str, name: str, value: Any, minimum: int) -> Pair:
@@ -109,7 +108,7 @@ def expect_images(op: str, x: Tensor) -> None:
 
 def expect_floating(op: str, name: str, t: Tensor) -> None:
     """Learned operators work on floating dtypes."""
-    if not np.issubdtype(t.dtype, np.floating):
+    if not is_floating(t.dtype):
         raise TypeError(f"{op}: {name} expects a floating dtype, got {t.dtype}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.ops._common import Array, both, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, both, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.movement import reshape, transpose
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
@@ -48,6 +48,7 @@ class Linear(Function):
         return gx, gw, gb
 
 
+@in_float32
 def matmul(a: Any, b: Any) -> Tensor:
     """Matrix product with PyTorch's rules: vectors are rows on the left and columns on the right, stacks
     broadcast."""
@@ -67,6 +68,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     return MatMul()(a, b)
 
 
+@in_float32
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Fully-connected layer: (..., in) x (out, in) -> (..., out)."""
     expect_floating("linear", "x", x)
@@ -80,3 +82,40 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x if x.ndim == 2 else reshape(x, (int(np.prod(x.shape[:-1])), x.shape[-1]))
     y = Linear()(rows, weight, bias)
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
+
+
+def _product(op: str, a: Tensor, b: Tensor, a_ndim: int, b_ndim: int) -> Tensor:
+    if a.ndim != a_ndim or b.ndim != b_ndim:
+        raise ValueError(
+            f"{op}: expects {a_ndim} and {b_ndim} dimensions, got shapes {a.shape} and {b.shape}"
+        )
+    return matmul(a, b)
+
+
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices, (n, k) x (k, m) -> (n, m)."""
+    return _product("mm", a, b, 2, 2)
+
+
+def mv(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix times a vector, (n, k) x (k,) -> (n,)."""
+    return _product("mv", a, b, 2, 1)
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """Products of pairs of matrices, (batch, n, k) x (batch, k, m) -> (batch, n, m), without broadcasting."""
+    if a.ndim == b.ndim == 3 and a.shape[0] != b.shape[0]:
+        raise ValueError(f"bmm: expects one batch size, got shapes {a.shape} and {b.shape}")
+    return _product("bmm", a, b, 3, 3)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of two vectors of one length."""
+    return _product("dot", a, b, 1, 1)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """All products of elements of two vectors, (n,) x (m,) -> (n, m)."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise ValueError(f"outer: expects two vectors, got shapes {a.shape} and {b.shape}")
+    return reshape(a, (a.shape[0], 1)) * b

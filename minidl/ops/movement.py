@@ -11,7 +11,8 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.ops._common import Array, axes
+from minidl.ops._common import Array, axes, axis
+from minidl.ops.promotion import cast, result_type
 from minidl.tensor import Tensor
 
 
@@ -147,6 +148,15 @@ def _zeros_like_layout(x: Array, shape: tuple[int, ...]) -> Array:
     return out
 
 
+def view_of(y: Tensor, x: Tensor) -> Tensor:
+    """y, which may look at the memory of x: then the two share their version, so that writing to one is seen by what
+    saved the other."""
+    if np.may_share_memory(y.data, x.data):
+        x._version[1] = 1
+        y._version = x._version
+    return y
+
+
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Another shape with as many elements; one size may be -1."""
     sizes = tuple(int(s) for s in shape)
@@ -160,7 +170,7 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
         raise ValueError(
             f"reshape: a tensor of shape {x.shape} ({x.size} elements) does not fit into {sizes}"
         )
-    return x if sizes == x.shape else Reshape(sizes)(x)
+    return x if sizes == x.shape else view_of(Reshape(sizes)(x), x)
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -178,7 +188,7 @@ def permute(x: Tensor, dims: Sequence[int]) -> Tensor:
     order = tuple(d % x.ndim if -x.ndim <= d < x.ndim else x.ndim for d in dims)
     if sorted(order) != list(range(x.ndim)):
         raise ValueError(f"permute: dims {tuple(dims)} is not an order of {x.ndim} dimensions")
-    return Permute(order)(x)
+    return view_of(Permute(order)(x), x)
 
 
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -186,7 +196,7 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     (a,), (b,) = axes("transpose", dim0, x.ndim), axes("transpose", dim1, x.ndim)
     order = list(range(x.ndim))
     order[a], order[b] = b, a
-    return Permute(tuple(order))(x)
+    return view_of(Permute(tuple(order))(x), x)
 
 
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -202,11 +212,11 @@ def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
         or min(sizes, default=0) < 0
     ):
         raise ValueError(f"expand: a tensor of shape {x.shape} does not expand to {tuple(shape)}")
-    return x if tuple(sizes) == x.shape else Expand(tuple(sizes))(x)
+    return x if tuple(sizes) == x.shape else view_of(Expand(tuple(sizes))(x), x)
 
 
-def squeeze(x: Tensor, dim: int | None = None) -> Tensor:
-    """Dimensions of size 1 dropped: all, or ``dim`` if it has size 1."""
+def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Dimensions of size 1 dropped: all, or those of ``dim`` that have size 1."""
     drop = axes("squeeze", dim, x.ndim)
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if not (n == 1 and i in drop)))
 
@@ -232,26 +242,58 @@ def pad(x: Tensor, widths: Sequence[int], value: float = 0.0) -> Tensor:
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """x[index] with NumPy's basic and advanced indexing."""
-    return GetItem(index)(x)
+    """x[index] with NumPy's basic and advanced indexing; basic indexing gives a view."""
+    return view_of(GetItem(index)(x), x)
+
+
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """``length`` elements along ``dim`` from ``start`` on, as a view.
+
+    Raises:
+        IndexError: they reach beyond the tensor.
+    """
+    along = axis("narrow", dim, x.ndim)
+    size = x.shape[along] if x.ndim else 0
+    first = start + size if start < 0 else start
+    if not (0 <= first <= size and 0 <= length <= size - first):
+        raise IndexError(
+            f"narrow: start {start} and length {length} reach beyond the {size} elements of dim {dim}"
+        )
+    return getitem(x, (*(slice(None),) * along, slice(first, first + length)))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors joined along an existing dimension."""
+    """Tensors joined along an existing dimension; several dtypes are promoted to one.
+
+    Raises:
+        ValueError: the tensors differ in another dimension, have none, or there are none.
+    """
     if not tensors:
         raise ValueError("cat: tensors expects at least one tensor, got none")
-    (axis,) = axes("cat", dim, tensors[0].ndim)
     first = tensors[0].shape
+    if not first:
+        raise ValueError("cat: tensors expects at least one dimension, got 0-d tensors; use stack")
+    along = axis("cat", dim, len(first))
+    if len({t.data.dtype for t in tensors}) > 1:
+        dtype = result_type(*tensors)
+        tensors = [cast(t, dtype) for t in tensors]
     for i, t in enumerate(tensors):
         if t.ndim != len(first) or any(
-            a != b for d, (a, b) in enumerate(zip(first, t.shape, strict=True)) if d != axis
+            a != b for d, (a, b) in enumerate(zip(first, t.shape, strict=True)) if d != along
         ):
             raise ValueError(
                 f"cat: tensor {i} has shape {t.shape}, which does not join {first} along dim {dim}"
             )
-    return Cat(axis)(*tensors)
+    return Cat(along)(*tensors)
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape joined along a new dimension."""
+    """Tensors of one shape joined along a new dimension.
+
+    Raises:
+        ValueError: the shapes differ, or there are no tensors.
+    """
+    shapes = {t.shape for t in tensors}
+    if len(shapes) != 1:
+        raise ValueError(f"stack: tensors expects tensors of one shape, got {sorted(shapes) or 'none'}")
     return cat([unsqueeze(t, dim) for t in tensors], dim)

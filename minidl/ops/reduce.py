@@ -1,72 +1,128 @@
-"""Operators that fold dimensions: sums, means, maxima, and what is built of them."""
+"""Operators that fold dimensions: sums, products, means, extremes, and what is built of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, axes, expect_floating
-from minidl.ops.elementwise import exp, log
-from minidl.ops.movement import expand, reshape
+from minidl.dtypes import accumulation_dtype, is_floating, is_half
+from minidl.ops._common import Array, axes, axis, expect_floating
+from minidl.ops.arithmetic import abs, div, pow, where
+from minidl.ops.movement import cat, expand, narrow, reshape
+from minidl.ops.promotion import cast, floating, in_float32
+from minidl.ops.unary import exp, log, sqrt
 from minidl.tensor import Tensor
 
 Dim = int | Sequence[int] | None
 
 
 class Sum(Function):
-    """Sum over axes, kept as size 1. Its adjoint is expand."""
+    """Sum over axes, kept as size 1. Its adjoint is expand. Integers and bools add up to int64."""
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         self.dims = dims
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
-        dtype = np.int64 if x.dtype == np.bool_ else x.dtype
+        floats = is_floating(x.dtype)
         # float32 images summed over N, H, W: NumPy adds strided rows one by one; float64 accumulation keeps
         # the accuracy
-        wide = np.float64 if x.dtype == np.float32 and x.size > 4096 else dtype
-        return np.asarray(x.sum(self.dims, keepdims=True, dtype=wide), dtype)
+        wide = np.float64 if x.dtype == np.float32 and x.size > 4096 else accumulation_dtype(x.dtype)
+        if is_half(x.dtype):
+            x, half = x.astype(np.float32), x.dtype
+            with np.errstate(over="ignore"):
+                return x.sum(self.dims, keepdims=True).astype(half)
+        return np.asarray(x.sum(self.dims, keepdims=True, dtype=wide), x.dtype if floats else np.int64)
 
     def backward(self, grad: Tensor) -> Tensor:
         return expand(grad, self.shape)
 
 
-class Max(Function):
-    """Maximum over axes, kept as size 1; ties share the gradient evenly; NaN wins."""
+class Amax(Function):
+    """The largest (or smallest) over axes, kept as size 1; NaN wins; ties share the gradient evenly."""
 
     saved_inputs = (0,)
     saves_output = True
 
-    def __init__(self, dims: tuple[int, ...]) -> None:
-        self.dims = dims
+    def __init__(self, dims: tuple[int, ...], largest: bool = True) -> None:
+        self.dims, self.largest = dims, largest
 
     def forward(self, x: Array) -> Array:
-        return x.max(self.dims, keepdims=True)
+        return (x.max if self.largest else x.min)(self.dims, keepdims=True)
 
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
-        hit = x.data == self._output
-        share = hit / np.maximum(hit.sum(self.dims, keepdims=True), 1)
+        best = self._output
+        hit = x.data == best
+        lost = np.isnan(best)
+        if lost.any():
+            hit |= np.isnan(x.data) & lost  # NaN equals nothing, itself included
+        share = hit / hit.sum(self.dims, keepdims=True)
         return expand(grad, x.shape) * Tensor._wrap(share.astype(x.dtype))
 
 
-def _squeeze(y: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+class Cumsum(Function):
+    """Running sums along an axis, from the front or from the back: each is the other's adjoint."""
+
+    def __init__(self, dim: int, backwards: bool = False) -> None:
+        self.dim, self.backwards = dim, backwards
+
+    def forward(self, x: Array) -> Array:
+        total = accumulation_dtype(x.dtype)
+        if self.backwards:
+            return np.flip(np.cumsum(np.flip(x, self.dim), self.dim, dtype=total), self.dim)
+        return np.cumsum(x, self.dim, dtype=total)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return Cumsum(self.dim, not self.backwards)(grad)
+
+
+def squeeze_dims(y: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """The result of a reduction that kept its dimensions, without them unless ``keepdim``."""
     if keepdim or not dims:
         return y
     return reshape(y, tuple(n for i, n in enumerate(y.shape) if i not in dims))
 
 
-def sum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Sum over ``dim`` (all dimensions when ``None``)."""
+def _expect_elements(op: str, x: Tensor, dims: tuple[int, ...], dim: Dim) -> None:
+    if 0 in [x.shape[d] for d in dims]:
+        raise ValueError(f"{op}: no elements to reduce in shape {x.shape}, dim {dim}")
+
+
+# --- sums and means -----------------------------------------------------------------------------------------
+
+
+def sum(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over ``dim`` (all dimensions when ``None``).
+
+    Integers and bools add up to int64. Half types are added in float32, float32 in float64 when there are many.
+
+    Args:
+        x: any shape and dtype.
+        dim: one dimension or several, counted from the end when negative.
+        keepdim: keep the summed dimensions with size 1.
+        dtype: convert to this dtype first.
+    """
+    x = x if dtype is None else cast(x, dtype)
     dims = axes("sum", dim, x.ndim)
-    return _squeeze(Sum(dims)(x), dims, keepdim)
+    return squeeze_dims(Sum(dims)(x), dims, keepdim)
 
 
-def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Mean over ``dim``; NaN over nothing."""
+def mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Mean over ``dim`` (all dimensions when ``None``); NaN over nothing. Arguments as in :func:`sum`.
+
+    Raises:
+        TypeError: x is not floating.
+    """
+    return _mean(x if dtype is None else cast(x, dtype), dim, keepdim)
+
+
+@in_float32
+def _mean(x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     expect_floating("mean", "x", x)
     dims = axes("mean", dim, x.ndim)
     count = math.prod(x.shape[d] for d in dims)
@@ -74,32 +130,206 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     return total * (1.0 / count if count else math.nan)
 
 
-def var(x: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) -> Tensor:
-    """Variance over ``dim``, two passes, divided by n - ``correction``."""
+@in_float32
+def var(
+    x: Tensor,
+    dim: Dim = None,
+    correction: float = 1,
+    keepdim: bool = False,
+    *,
+    unbiased: bool | None = None,
+) -> Tensor:
+    """Variance over ``dim``, two passes, divided by n - ``correction``; NaN for a single element.
+
+    Args:
+        x: floating, any shape.
+        dim: one dimension or several; all when ``None``.
+        correction: 1 for the sample variance, 0 for the mean squared deviation.
+        keepdim: keep the dimensions with size 1.
+        unbiased: the older name: True is ``correction=1``, False is ``correction=0``.
+    """
     expect_floating("var", "x", x)
     dims = axes("var", dim, x.ndim)
     count = math.prod(x.shape[d] for d in dims)
     centred = x - mean(x, dims, keepdim=True)
-    divisor = count - correction
-    return sum(centred * centred, dims, keepdim) * (1.0 / divisor if divisor > 0 else math.nan)
+    divisor = count - (correction if unbiased is None else int(unbiased))
+    total = sum(centred * centred, dims, keepdim)
+    return total * (1.0 / divisor) if divisor > 0 else div(total, 0.0)
 
 
-def max(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Maximum over ``dim``; an empty dimension is an error."""
-    dims = axes("max", dim, x.ndim)
-    if any(x.shape[d] == 0 for d in dims):
-        raise ValueError(f"max: no elements to take a maximum of in shape {x.shape}, dim {dim}")
-    return _squeeze(Max(dims)(x), dims, keepdim)
+@in_float32
+def std(
+    x: Tensor,
+    dim: Dim = None,
+    correction: float = 1,
+    keepdim: bool = False,
+    *,
+    unbiased: bool | None = None,
+) -> Tensor:
+    """Standard deviation over ``dim``: the square root of :func:`var`, same arguments; its gradient is NaN where all
+    elements are equal."""
+    expect_floating("std", "x", x)
+    return sqrt(var(x, dim, correction, keepdim, unbiased=unbiased))
 
 
+@in_float32
 def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(x))), each slice shifted by its own maximum."""
-    expect_floating("logsumexp", "x", x)
+    """log(sum(exp(x))) over ``dim``, each slice shifted by its own maximum; -inf over nothing."""
+    x = floating(x)
     dims = axes("logsumexp", dim, x.ndim)
-    peak = x.data.max(dims, keepdims=True)
+    peak = x.data.max(dims, keepdims=True, initial=-np.inf)
     shift = Tensor._wrap(np.where(np.isfinite(peak), peak, 0).astype(x.dtype))
     y = log(sum(exp(x - shift), dims, keepdim=True)) + shift
-    return _squeeze(y, dims, keepdim)
+    return squeeze_dims(y, dims, keepdim)
+
+
+@in_float32
+def norm(x: Tensor, p: float = 2.0, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The p-norm of the elements, over ``dim`` (all when ``None``): sum(|x| ** p) ** (1 / p).
+
+    ``p`` may be inf (the largest magnitude), -inf (the smallest) or 0 (how many are not 0). The gradient of a zero
+    vector is 0.
+    """
+    expect_floating("norm", "x", x)
+    p = float(p)
+    if p in (math.inf, -math.inf):
+        return (amax if p > 0 else amin)(abs(x), dim, keepdim)
+    if p == 0:
+        return sum(Tensor._wrap((x.data != 0).astype(x.dtype)), dim, keepdim)
+    if p == 1:
+        return sum(abs(x), dim, keepdim)
+    total = sum(x * x if p == 2 else pow(abs(x), p), dim, keepdim)
+    # the root has an infinite slope at 0: taken of 1 there, and the 0 put back
+    zero = total.data == 0
+    positive = where(zero, Tensor._wrap(np.ones((), x.dtype)), total)
+    root = sqrt(positive) if p == 2 else pow(positive, 1.0 / p)
+    return where(zero, Tensor._wrap(np.zeros((), x.dtype)), root)
+
+
+# --- products -----------------------------------------------------------------------------------------------
+
+
+@in_float32
+def _prod(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """A tree of products of halves. Its gradients need no division, so that zeros among the factors are exact."""
+    if not is_floating(x.dtype):
+        x = cast(x, np.int64)
+    rest = tuple(n for i, n in enumerate(x.shape) if i not in dims)
+    front = tuple(i for i in range(x.ndim) if i not in dims)
+    count = math.prod(x.shape[d] for d in dims)
+    y = reshape(x.permute(*front, *dims), (*rest, count))
+    if count == 0:
+        y = Tensor._wrap(np.ones((*rest, 1), x.dtype))
+    while (n := y.shape[-1]) > 1:
+        half = n // 2
+        pairs = narrow(y, -1, 0, half) * narrow(y, -1, half, half)
+        y = pairs if n % 2 == 0 else cat([pairs, narrow(y, -1, n - 1, 1)], -1)
+    kept = tuple(1 if i in dims else n for i, n in enumerate(x.shape))
+    return squeeze_dims(reshape(y, kept), dims, keepdim)
+
+
+def prod(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Product over ``dim`` (all dimensions when ``None``); 1 over nothing. Arguments as in :func:`sum`.
+
+    The gradient is exact where factors are zero, in any order.
+    """
+    x = x if dtype is None else cast(x, dtype)
+    return _prod(x, axes("prod", dim, x.ndim), keepdim)
+
+
+def cumsum(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running sums along ``dim``; integers and bools add up to int64."""
+    return _cumsum(x if dtype is None else cast(x, dtype), dim)
+
+
+@in_float32
+def _cumsum(x: Tensor, dim: int) -> Tensor:
+    along = axis("cumsum", dim, x.ndim)
+    return Cumsum(along)(x) if x.ndim else x * 1
+
+
+def cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running products along ``dim``; the gradient is exact where factors are zero, in any order."""
+    return _cumprod(x if dtype is None else cast(x, dtype), dim)
+
+
+@in_float32
+def _cumprod(x: Tensor, dim: int) -> Tensor:
+    """Doubling (Hillis & Steele 1986): after step k each element holds the product of 2**k factors. No division."""
+    along = axis("cumprod", dim, x.ndim)
+    y = (x if is_floating(x.dtype) else cast(x, np.int64)) * 1
+    if x.ndim == 0:
+        return y
+    n, step = x.shape[along], 1
+    while step < n:
+        done = narrow(y, along, 0, step)
+        y = cat([done, narrow(y, along, step, n - step) * narrow(y, along, 0, n - step)], along)
+        step *= 2
+    return y
+
+
+# --- extremes, any, all -------------------------------------------------------------------------------------
+
+
+def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The largest over ``dim`` (all dimensions when ``None``); NaN wins; ties share the gradient evenly.
+
+    Raises:
+        ValueError: there are no elements.
+    """
+    dims = axes("amax", dim, x.ndim)
+    _expect_elements("amax", x, dims, dim)
+    return squeeze_dims(Amax(dims)(x), dims, keepdim)
+
+
+def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The smallest over ``dim`` (all dimensions when ``None``); NaN wins; ties share the gradient evenly.
+
+    Raises:
+        ValueError: there are no elements.
+    """
+    dims = axes("amin", dim, x.ndim)
+    _expect_elements("amin", x, dims, dim)
+    return squeeze_dims(Amax(dims, largest=False)(x), dims, keepdim)
+
+
+def _arg(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    along = None if dim is None else axis(op, dim, x.ndim)
+    _expect_elements(op, x, tuple(range(x.ndim)) if along is None or not x.ndim else (along,), dim)
+    if x.ndim == 0:
+        return Tensor._wrap(np.zeros((), np.int64))
+    find = np.argmax if op == "argmax" else np.argmin
+    return Tensor._wrap(np.asarray(find(x.data, along, keepdims=keepdim), np.int64))
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index of the first maximum along ``dim`` (in the flattened tensor when ``None``), int64; the first NaN wins.
+    Not differentiable."""
+    return _arg("argmax", x, dim, keepdim)
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index of the first minimum along ``dim`` (in the flattened tensor when ``None``), int64; the first NaN wins.
+    Not differentiable."""
+    return _arg("argmin", x, dim, keepdim)
+
+
+def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether some element over ``dim`` is not 0, as bool. Not differentiable."""
+    return Tensor._wrap(np.asarray((x.data != 0).any(axes("any", dim, x.ndim), keepdims=keepdim)))
+
+
+def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether no element over ``dim`` is 0, as bool. Not differentiable."""
+    return Tensor._wrap(np.asarray((x.data != 0).all(axes("all", dim, x.ndim), keepdims=keepdim)))
+
+
+def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
+    """How many elements over ``dim`` are not 0, int64. Not differentiable."""
+    return sum(Tensor._wrap(x.data != 0), dim)
+
+
+# --- softmax ------------------------------------------------------------------------------------------------
 
 
 class Softmax(Function):
@@ -111,8 +341,9 @@ class Softmax(Function):
         self.dim = dim
 
     def forward(self, x: Array) -> Array:
-        e = np.exp(x - x.max(self.dim, keepdims=True))
-        e /= e.sum(self.dim, keepdims=True)
+        with np.errstate(invalid="ignore"):  # a slice of -inf alone is NaN
+            e = np.exp(x - x.max(self.dim, keepdims=True, initial=-np.inf))
+            e /= e.sum(self.dim, keepdims=True)
         return e
 
     def backward(self, grad: Tensor) -> Tensor:
@@ -130,23 +361,28 @@ class LogSoftmax(Function):
         self.dim = dim
 
     def forward(self, x: Array) -> Array:
-        shifted = x - x.max(self.dim, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(self.dim, keepdims=True))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shifted = x - x.max(self.dim, keepdims=True, initial=-np.inf)
+            return shifted - np.log(np.exp(shifted).sum(self.dim, keepdims=True))
 
     def backward(self, grad: Tensor) -> Tensor:
         return grad - exp(self.saved_output()) * sum(grad, self.dim, keepdim=True)
 
 
+@in_float32
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
     """Softmax along ``dim``."""
     expect_floating("softmax", "x", x)
-    return Softmax(axes("softmax", dim, x.ndim)[0])(x)
+    along = axis("softmax", dim, x.ndim)
+    return Softmax(along)(x) if x.ndim else exp(x - x)
 
 
+@in_float32
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """Logarithm of the softmax along ``dim``."""
     expect_floating("log_softmax", "x", x)
-    return LogSoftmax(axes("log_softmax", dim, x.ndim)[0])(x)
+    along = axis("log_softmax", dim, x.ndim)
+    return LogSoftmax(along)(x) if x.ndim else x - x
 
 
 def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -155,7 +391,7 @@ def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     if x.shape == shape:
         return x
     extra = x.ndim - len(shape)
-    if extra < 0 or any(n not in (1, x.shape[extra + i]) for i, n in enumerate(shape)):
+    if extra < 0 or not {n in (1, x.shape[extra + i]) for i, n in enumerate(shape)} <= {True}:
         raise ValueError(f"sum_to: shape {shape} does not broadcast to {x.shape}")
     dims = tuple(range(extra)) + tuple(
         extra + i for i, n in enumerate(shape) if n == 1 and x.shape[extra + i] != 1

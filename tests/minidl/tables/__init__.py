@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tests.minidl.tables import activations, first, losses, neural
+from tests.minidl.tables import activations, first, losses, math, neural, shape
 from tests.minidl.tables.entry import Entry
 
 FAMILIES: dict[str, list[Entry]] = {
     "first": first.TABLE,
+    "math": math.TABLE,
+    "shape": shape.TABLE,
     "neural": neural.TABLE,
     "activations": activations.TABLE,
     "losses": losses.TABLE,

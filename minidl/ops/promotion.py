@@ -1,0 +1,133 @@
+"""Operands of several dtypes: PyTorch's promotion, and half types that are computed in float32."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minidl.autograd import Function
+from minidl.dtypes import (
+    as_dtype,
+    default_dtype,
+    float32,
+    is_floating,
+    is_half,
+    result_of,
+    scalar_dtype,
+)
+from minidl.tensor import Tensor
+
+Array = Any
+F = TypeVar("F", bound=Callable[..., Tensor])
+NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+"""What counts as a Python number: those, and NumPy's scalars."""
+
+
+class Cast(Function):
+    """Another dtype; the gradient is cast back by the walk."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = as_dtype(dtype)
+
+    def forward(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):  # 1e300 is inf in float32, NaN is some integer
+            return x.astype(self.dtype)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return grad
+
+
+def cast(x: Tensor, dtype: Any) -> Tensor:
+    """x in another dtype (itself when it has it already); differentiable between floating dtypes."""
+    dtype = as_dtype(dtype)
+    if x.dtype == dtype:
+        return x
+    if not is_floating(dtype):
+        return Tensor._wrap(Cast(dtype).forward(x.data))
+    return Cast(dtype)(x)
+
+
+def result_type(*operands: Any) -> np.dtype[Any]:
+    """The dtype that an operator on these tensors and Python numbers computes in; PyTorch's rules.
+
+    Tensors with dimensions decide; 0-d tensors, then Python numbers, count only when they are of a higher kind
+    (bool < integer < float): ``float32 tensor * float64 0-d tensor`` is float32, ``int64 tensor * 0.5`` is float32.
+
+    Raises:
+        TypeError: an operand is not a number, or no dtype holds them all.
+    """
+    ranks: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    for x in operands:
+        if isinstance(x, NUMBERS):
+            ranks[2].append(scalar_dtype(x))
+        else:
+            t = x if isinstance(x, Tensor) else Tensor(x)
+            ranks[0 if t.data.ndim else 1].append(t.data.dtype)
+    return result_of(*ranks)
+
+
+def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
+    """A tensor from an argument. Python numbers take the dtype of ``like`` unless it is of a lower kind (scalars never
+    promote)."""
+    if isinstance(value, Tensor):
+        return value
+    if like is not None and isinstance(value, NUMBERS):
+        dtype = like.data.dtype
+        if dtype.kind in "iub":
+            dtype = result_of((), (dtype,), (scalar_dtype(value),))
+        return Tensor._wrap(np.asarray(value, dtype))
+    return Tensor(value)
+
+
+def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """The two operands of a binary operator as tensors of one dtype, see :func:`result_type`."""
+    if isinstance(a, Tensor):
+        b = as_tensor(b, a)
+    elif isinstance(b, Tensor):
+        a = as_tensor(a, b)
+    else:
+        a = as_tensor(a)
+        b = as_tensor(b, a)
+    da, db = a.data.dtype, b.data.dtype
+    if da == db:
+        return a, b
+    if (a.data.ndim == 0) == (b.data.ndim == 0):
+        dtype = result_of((), (da, db), ())
+    else:
+        dtype = result_of(*(((da,), (db,)) if a.data.ndim else ((db,), (da,))), ())
+    return cast(a, dtype), cast(b, dtype)
+
+
+def floating(x: Any) -> Tensor:
+    """The operand of a function with real values: integers and bools become the default float."""
+    t = x if isinstance(x, Tensor) else Tensor(x)
+    return t if is_floating(t.data.dtype) else cast(t, default_dtype)
+
+
+def in_float32(function: F) -> F:
+    """Decorator: half-type tensor arguments are computed in float32 and the result is converted back.
+
+    For operators that add many elements (sums, means, norms, matrix products): in float16 a sum stops growing at 2048
+    ones, in bfloat16 at 256. Arguments of several floating dtypes are left to the function.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Tensor:
+        floats = {
+            a.data.dtype
+            for a in (*args, *options.values())
+            if isinstance(a, Tensor) and is_floating(a.data.dtype)
+        }
+        if len(floats) != 1 or not is_half(half := floats.pop()):
+            return function(*args, **options)
+
+        def wide(a: Any) -> Any:
+            return cast(a, float32) if isinstance(a, Tensor) and a.data.dtype == half else a
+
+        y = function(*[wide(a) for a in args], **{k: wide(a) for k, a in options.items()})
+        return cast(y, half) if y.data.dtype == float32 else y
+
+    return run  # type: ignore[return-value]
