@@ -46,32 +46,50 @@ from minidl.kernels.reference.checks import Array
 
 
 @jit
-def edge_rows(
-    g: Geometry, edge: Any, cols: int, out: Any, place: Any, rows: Any, width: int, write: bool
+def store_edge(
+    g: Geometry,
+    edge: Any,
+    cols: int,
+    pixels: tuple[int, int, int, int],
+    out: Any,
+    place: tuple[int, int, int],
+    width: int,
+    add: bool,
+    last: bool,
+    bias: Any,
+    first_bias: int,
+    relu: bool,
 ) -> None:
-    """Move the rows of a tile that count between ``edge`` (tile rows of ``cols``) and ``out``.
+    """Finish a tile of which only some rows or columns count, element by element, as the kernel does with
+    vectors.
 
-    place: element of output pixel (0, 0) of this chunk and panel, elements per output row and column, line
-    of the tile. rows: first pixel of the tile, first and past-the-last pixel that count. width: columns
-    that count.
+    Args:
+        edge: the tile's sums, rows of ``cols``.
+        pixels: line of the tile, its first pixel, the first and past-the-last pixel that count.
+        place: element of out of pixel (0, 0), elements per output row and column.
+        width: columns that count.
+        add: there are sums in out already.
+        last: no more sums come: add the bias, apply ReLU.
     """
-    origin, out_row, out_col, line = place
-    q, first, last = rows
+    line, tile_first, first, end = pixels
+    origin, out_row, out_col = place
     line_pixels = g.a_row // g.a_col
-    for p in range(first, last):
+    for p in range(first, end):
         r, c = line, p
         if g.linear:
             r, c = p // line_pixels, p % line_pixels
             if c >= g.cols:  # between the end of a row and the start of the next
                 continue
         at = origin + r * out_row + c * out_col
-        tile_row = (p - q) * cols
-        if write:
-            for x in range(width):
-                out[at + x] = edge[tile_row + x]
-        else:
-            for x in range(width):
-                edge[tile_row + x] = out[at + x]
+        for x in range(width):
+            value = edge[(p - tile_first) * cols + x]
+            if add:
+                value += out[at + x]
+            if last:
+                value += bias[first_bias + x]
+                if relu and value < 0:
+                    value = edge.dtype.type(0)
+            out[at + x] = value
 
 
 @functools.cache
@@ -133,22 +151,13 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                     for item in range((n_end - n) * lines):
                         image, line = item // lines, item % lines
                         origin = out_base + (n + image) * out_image + i * out_row + j * out_col + panel * cols
-                        place = (origin, out_row, out_col, line)
                         for t in range(0, length, rows):
                             # A last tile that would end early starts early instead and repeats some rows.
                             q = min(t, limit - rows)
                             if not g.direct:
                                 q = max(q, 0)
-                            valid = (q, t, min(q + rows, length))
-                            row, col = line, q
-                            whole = q == t and q + rows <= length and width == cols
-                            if g.linear:
-                                row, col = q // line_pixels, q % line_pixels
-                                whole = whole and col + rows <= g.cols
-                            at = origin + row * out_row + col * out_col
 
                             acc = zero()
-
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
                             for s in range(blocks[block], blocks[block + 1]):
                                 ai = a_tile + segments[s, 0]
@@ -156,20 +165,39 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                                 for k in range(segments[s, 1]):
                                     acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
 
-                            if block > 0 and whole:
-                                acc = add(acc, out, at, out_col)
-                            elif block > 0:
-                                edge_rows(g, edge, cols, out, place, valid, width, False)
-                                acc = add(acc, edge, 0, cols)
-                            if block == last_block:
-                                acc = add_row(acc, bias, panel * cols)
-                                if relu:
-                                    acc = relu_tile(acc)
+                            row, col = line, q
+                            whole = q == t and q + rows <= length and width == cols
+                            if g.linear:
+                                row, col = q // line_pixels, q % line_pixels
+                                whole = whole and col + rows <= g.cols
                             if whole:
+                                at = origin + row * out_row + col * out_col
+                                if block > 0:
+                                    acc = add(acc, out, at, out_col)
+                                if block == last_block:
+                                    acc = add_row(acc, bias, panel * cols)
+                                    if relu:
+                                        acc = relu_tile(acc)
                                 store(acc, out, at, out_col)
                             else:
                                 store(acc, edge, 0, cols)
-                                edge_rows(g, edge, cols, out, place, valid, width, True)
+                                pixels = (line, q, t, min(q + rows, length))
+                                place = (origin, out_row, out_col)
+                                last = block == last_block
+                                store_edge(
+                                    g,
+                                    edge,
+                                    cols,
+                                    pixels,
+                                    out,
+                                    place,
+                                    width,
+                                    block > 0,
+                                    last,
+                                    bias,
+                                    panel * cols,
+                                    relu,
+                                )
 
     return gather
 

@@ -204,6 +204,8 @@ def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> 
     lanes = simd.target().float_lanes * 4 // source.itemsize
     best: tuple[float, WeightPlan] | None = None
     for shape in tile_shapes():
+        if shape.rows == 7:  # made for rows of 7 pixels, which do not matter here
+            continue
         g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, DIRECT_BYTES)
         cols = shape.vectors * lanes
         offsets, places = cut_tiles(g, window, shape, cols)
