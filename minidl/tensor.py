@@ -366,7 +366,7 @@ class Tensor(Operators, Conversions, Methods):
         def keep(g: Tensor) -> None:
             t = ref()
             if t is not None:
-                t.grad = g.detach()
+                t.grad = g.clone() if t.grad is None else t.grad + g  # its own array, as a leaf's
 
         self.register_hook(keep)
 

@@ -24,7 +24,9 @@ Array = Any
 Edge = tuple["Function | Tensor", tuple[int, ...], Any]
 """Where an input came from (a node, or a leaf), its shape and its dtype."""
 
-_number = itertools.count(1).__next__
+next_number = itertools.count(1).__next__
+"""The number of the next node."""
+
 _Tensor: Any = None
 
 
@@ -106,7 +108,7 @@ class Function:
                 for t in inputs
             ]
         )
-        self._seq = _number()
+        self._seq = next_number()
         saved = self.saved_inputs
         self._saved = tuple([_keep(inputs[i]) for i in saved]) if saved else ()
         out: Tensor = _Tensor._wrap(data, self)

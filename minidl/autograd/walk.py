@@ -100,13 +100,15 @@ def _walk(
     create_graph: bool,
     retain_graph: bool,
     wanted: set[int] | None = None,
+    stop: bool = False,
 ) -> dict[int, list[Any]]:
     """Carry gradients from ``roots`` (tensor, gradient) to the leaves.
 
-    ``wanted`` (ids of nodes and leaf tensors) limits the walk to what leads to them. Returns
+    ``wanted`` (ids of nodes and leaf tensors) limits the walk to what leads to them; with ``stop`` it ends at
+    the first of them on each path, and leaves their hooks to the walk that it is a part of. Returns
     ``{id: [leaf or None, gradient]}`` of the leaves, or of what was wanted.
     """
-    reach = None if wanted is None else _leading_to(roots, wanted)
+    reach = None if wanted is None else _leading_to(roots, wanted, stop)
     pending: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
     heap: list[int] = []  # minus the numbers of the pending nodes
     found: dict[int, list[Any]] = {}
@@ -133,6 +135,9 @@ def _walk(
             del t, g
         while heap:
             node, g = pending.pop(-heappop(heap))
+            if stop and wanted is not None and id(node) in wanted:
+                found[id(node)] = [None, g]
+                continue
             if node._saved is None:
                 node.saved()  # says that the graph was freed
             if node._hooks:
@@ -143,6 +148,8 @@ def _walk(
                 if node._seq not in reach:
                     continue
                 grads = _prune(node, g, wanted, reach)
+            elif mode.watch is not None:
+                grads = _watched(node, g)
             else:
                 grads = node.backward(g)
             if not isinstance(grads, tuple):
@@ -152,8 +159,6 @@ def _walk(
                 raise RuntimeError(
                     f"{node.name}.backward returned {len(grads)} gradients for {len(edges)} inputs"
                 )
-            if mode.watch is not None:
-                mode.watch.backward(node, g, grads)
             for position, edge in enumerate(edges):
                 gi = grads[position]
                 if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
@@ -173,26 +178,26 @@ def _walk(
         if wanted is not None:
             found = {key: entry for key, entry in found.items() if key in wanted}
         for entry in found.values():
-            if entry[0] is not None and entry[0]._hooks:
+            if entry[0] is not None and entry[0]._hooks and not stop:
                 entry[1] = _run_hooks(entry[0]._hooks, entry[1])
     return found
 
 
-def _leading_to(roots: Sequence[tuple[Tensor, Tensor]], wanted: set[int]) -> set[int]:
+def _leading_to(roots: Sequence[tuple[Tensor, Tensor]], wanted: set[int], stop: bool) -> set[int]:
     """Numbers of the nodes under ``roots`` with an input from which something wanted can be reached."""
     nodes: dict[int, Function] = {}
     stack = [t._node for t, _ in roots if t._node is not None]
     while stack:
         node = stack.pop()
-        if node._seq not in nodes:
+        if node._seq not in nodes and not (stop and id(node) in wanted):
             nodes[node._seq] = node
             stack.extend([e[0] for e in node._edges if e is not None and isinstance(e[0], Function)])
     reach: set[int] = set()
     for number in sorted(nodes):  # in the order they were made: inputs first
-        if any(e is not None and _leads(e[0], wanted, reach) for e in nodes[number]._edges):
+        node = nodes[number]
+        # a freed node counts: the walk says so when it comes there
+        if node._saved is None or any(e is not None and _leads(e[0], wanted, reach) for e in node._edges):
             reach.add(number)
-        elif nodes[number]._saved is None:
-            reach.add(number)  # freed: the walk says so when it comes there
     return reach
 
 
@@ -207,9 +212,23 @@ def _prune(node: Function, g: Tensor, wanted: set[int], reach: set[int]) -> Any:
     needs = node.needs_input_grad
     node.needs_input_grad = tuple([e is not None and _leads(e[0], wanted, reach) for e in node._edges])
     try:
-        return node.backward(g)
+        return node.backward(g) if mode.watch is None else _watched(node, g)
     finally:
         node.needs_input_grad = needs
+
+
+def _watched(node: Function, g: Tensor) -> Any:
+    """``node.backward`` under ``detect_anomaly``."""
+    watch = mode.watch
+    assert watch is not None
+    grads = None
+    watch.enter_backward(node)
+    try:
+        grads = node.backward(g)
+    finally:
+        several = grads if isinstance(grads, (tuple, list)) else (grads,)
+        watch.leave_backward(node, g, None if grads is None else several)
+    return grads
 
 
 def _fit(node: Function, position: int, g: Tensor) -> Tensor:

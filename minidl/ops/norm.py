@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import kernels
-from minidl.autograd import Function, is_grad_enabled
+from minidl.autograd import Function, is_grad_enabled, is_recomputing
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
 from minidl.ops.elementwise import ReLUBackward, sqrt
 from minidl.ops.movement import reshape
@@ -152,6 +152,8 @@ def batch_norm(
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
     node = BatchNorm(None, None, eps, relu)
     y = node(x, weight, bias, residual)
+    if is_recomputing():
+        return y
     for running, batch in ((running_mean, node.mean), (running_var, node.var)):
         if running is not None and batch is not None:
             unbiased = batch * (count / (count - 1)) if running is running_var else batch
