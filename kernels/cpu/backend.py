@@ -10,6 +10,7 @@ import numpy.typing as npt
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.conv import ConvMixin
 from minidl.kernels.cpu.elementwise import ElementwiseMixin
+from minidl.kernels.cpu.gemm import GemmMixin
 from minidl.kernels.cpu.loss import LossMixin
 from minidl.kernels.cpu.norm import NormMixin
 from minidl.kernels.cpu.optim import OptimMixin
@@ -17,7 +18,9 @@ from minidl.kernels.cpu.pool import PoolMixin
 from minidl.kernels.reference import ReferenceBackend
 
 
-class CPUBackend(ConvMixin, PoolMixin, NormMixin, LossMixin, ElementwiseMixin, OptimMixin, ReferenceBackend):
+class CPUBackend(
+    ConvMixin, GemmMixin, PoolMixin, NormMixin, LossMixin, ElementwiseMixin, OptimMixin, ReferenceBackend
+):
     """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""
 
     name = "cpu"

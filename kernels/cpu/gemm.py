@@ -1,0 +1,61 @@
+"""The fully-connected layer and the matrix product: convolutions of one pixel per row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.conv import FLOATS
+from minidl.kernels.cpu.gather import gather
+from minidl.kernels.cpu.plan import Source, Window
+from minidl.kernels.cpu.weight_grad import weight_gradient
+from minidl.kernels.reference import ReferenceBackend
+from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
+
+SMALL = 8192  # multiplications: below this the way to a kernel costs more than NumPy's product
+
+
+def _rows(x: Array) -> tuple[Source, Window]:
+    """The rows of a C-contiguous matrix as pixels, and the grid that reads each once."""
+    count, depth = x.shape
+    return Source(1, 1, count, depth, depth, x.dtype.itemsize), Window(1, count, 1, 1, 0, 0, ((0, 0),))
+
+
+class GemmMixin(ReferenceBackend):
+    """linear and matmul."""
+
+    def linear(self, x: Array, w: Array, bias: Array | None) -> Array:
+        """x (M, K) times w (N, K) transposed, plus bias (N,): y (M, N). Raises ValueError when shapes do not fit."""
+        expect_ndim("linear", "x", x, 2)
+        expect_ndim("linear", "weight", w, 2)
+        (m, k), n = x.shape, w.shape[0]
+        expect(k == w.shape[1], "linear", f"weight expects {w.shape[1]} input features, x has {k}")
+        if bias is not None:
+            expect_shape("linear", "bias", bias, (n,))
+        if x.dtype.name not in FLOATS or x.dtype != w.dtype or m * n * k < SMALL:
+            return super().linear(x, w, bias)
+        y = memory.empty((m, n), x.dtype)
+        x = np.ascontiguousarray(x)
+        weight = np.ascontiguousarray(w).reshape(n, k, 1)
+        gather(x, 0, *_rows(x), weight, (0,), False, bias, False, y, (0, m * n, m * n, n))
+        return y
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """a (M, K) times b (K, N): (M, N), C-contiguous. Raises ValueError when shapes do not fit."""
+        expect_ndim("matmul", "a", a, 2)
+        expect_ndim("matmul", "b", b, 2)
+        (m, k), n = a.shape, b.shape[1]
+        expect(k == b.shape[0], "matmul", f"b expects {k} rows, got shape {b.shape}")
+        if a.dtype.name not in FLOATS or a.dtype != b.dtype or m * n * k < SMALL:
+            return super().matmul(a, b)
+        c = memory.empty((m, n), a.dtype)
+        if a.T.flags.c_contiguous and not a.flags.c_contiguous:
+            # a.T @ b sums over the rows of both: a weight gradient.
+            b = np.ascontiguousarray(b)
+            weight_gradient(b, 0, *_rows(b), a.T[None, None], 0, c.reshape(m, n, 1))
+            return c
+        a = np.ascontiguousarray(a)
+        turned = not b.T.flags.c_contiguous
+        weight = np.ascontiguousarray(b).reshape(k, n, 1) if turned else b.T.reshape(n, k, 1)
+        gather(a, 0, *_rows(a), weight, (0,), turned, None, False, c, (0, m * n, m * n, n))
+        return c
