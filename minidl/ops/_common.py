@@ -39,6 +39,8 @@ def axes(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """``dim`` (None, an int or several) as a sorted tuple of non-negative axes."""
     if dim is None:
         return tuple(range(ndim))
+    if not isinstance(dim, (int, np.integer, list, tuple)):
+        raise TypeError(f"{op}: dim expects an int or several, got {dim!r}")
     dims = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
     out = [axis(op, d, ndim) for d in dims]
     if len(set(out)) != len(out):

@@ -6,13 +6,10 @@ import math
 
 import numpy as np
 
-from minidl.ops import reduce
 from minidl.ops._common import expect_floating
 from minidl.ops.elementwise import clamp, maximum, pow, sqrt, where
-from minidl.ops.reduce import sum
+from minidl.ops.reduce import amax, sum
 from minidl.tensor import Tensor
-
-_largest = reduce.amax if hasattr(reduce, "amax") else reduce.max
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
 
@@ -20,7 +17,7 @@ __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
 def _norm(x: Tensor, p: float, dim: int, keepdim: bool) -> Tensor:
     """(sum of |x|**p)**(1/p) along ``dim``; a vector of zeros has gradient 0."""
     if p == math.inf:
-        return _largest(x.abs(), dim, keepdim)
+        return amax(x.abs(), dim, keepdim)
     if p == 1:
         return sum(x.abs(), dim, keepdim)
     if not p > 0:

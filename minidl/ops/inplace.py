@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minidl import autograd, random
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
 from minidl.ops.indexing import assign, masked_fill
-from minidl.ops.movement import expand
+from minidl.ops.movement import expand, two_steps
 from minidl.ops.promotion import as_tensor, cast
 from minidl.tensor import Tensor
 
@@ -161,12 +163,16 @@ def setitem(x: Tensor, index: Any, value: Any) -> Tensor:
     """
     t = cast(as_tensor(value, x), x.dtype)
     recorded = autograd.is_grad_enabled() and (x.requires_grad or t.requires_grad)
+    steps = two_steps(index, x.ndim)
     if recorded:
-        return _write("setitem", x, assign, index, t) if x.numel() else x
+        if steps is not None:
+            index = np.unravel_index(np.arange(x.numel()).reshape(x.shape)[steps[0]][steps[1]], x.shape)
+        return _write("setitem", x, assign, index, t)
     if not x.data.flags.writeable:
         raise RuntimeError(
             "setitem: the memory of this tensor is read-only (an expanded view?); use .clone() first"
         )
-    x.data[index] = t.data
+    target = x.data if steps is None else x.data[steps[0]]
+    target[index if steps is None else steps[1]] = t.data
     x.mark_changed()
     return x

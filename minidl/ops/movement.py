@@ -241,8 +241,49 @@ def pad(x: Tensor, widths: Sequence[int], value: float = 0.0) -> Tensor:
     return Pad(tuple(per_dim + pairs[::-1]), value)(x)
 
 
+def two_steps(index: Any, ndim: int) -> tuple[Any, Any] | None:
+    """An index that mixes whole numbers with arrays, as the two that PyTorch applies one after the other.
+
+    NumPy counts a whole number beside arrays as one more array, and moves their dimension to the front when a slice
+    stands between them. Taking the numbers first leaves it where it is.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
+    if not arrays or not any(isinstance(p, (int, np.integer)) and not isinstance(p, bool) for p in parts):
+        return None
+    first: list[Any] = []
+    second: list[Any] = []
+    for p in parts:
+        if isinstance(p, (np.ndarray, list)):
+            array = np.asarray(p)
+            first += [slice(None)] * (array.ndim if array.dtype == np.bool_ else 1)
+            second.append(p)
+        else:
+            first.append(p)
+            if p is Ellipsis:
+                used = [
+                    np.asarray(q).ndim if _is_mask(q) else 1
+                    for q in parts
+                    if q is not None and q is not Ellipsis
+                ]
+                second += [slice(None)] * (ndim - sum(used))
+            elif not isinstance(p, (int, np.integer)):
+                second.append(slice(None))
+    return tuple(first), tuple(second)
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype == np.bool_
+
+
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """x[index] with NumPy's basic and advanced indexing; basic indexing gives a view."""
+    """x[index] with basic and advanced indexing; basic indexing gives a view.
+
+    As NumPy's, except that whole numbers beside arrays are taken first, as in PyTorch.
+    """
+    steps = two_steps(index, x.ndim)
+    if steps is not None:
+        return getitem(getitem(x, steps[0]), steps[1])
     return view_of(GetItem(index)(x), x)
 
 

@@ -88,8 +88,9 @@ def squeeze_dims(y: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return reshape(y, tuple(n for i, n in enumerate(y.shape) if i not in dims))
 
 
-def _expect_elements(op: str, x: Tensor, dims: tuple[int, ...], dim: Dim) -> None:
-    if 0 in [x.shape[d] for d in dims]:
+def expect_elements(op: str, x: Tensor, dim: Dim) -> None:
+    """There is something along ``dim`` (in the tensor when ``None``) to take an extreme of."""
+    if 0 in [x.shape[d] for d in axes(op, dim, x.ndim)]:
         raise ValueError(f"{op}: no elements to reduce in shape {x.shape}, dim {dim}")
 
 
@@ -166,10 +167,11 @@ def std(
     *,
     unbiased: bool | None = None,
 ) -> Tensor:
-    """Standard deviation over ``dim``: the square root of :func:`var`, same arguments; its gradient is NaN where all
+    """Standard deviation over ``dim``: the square root of :func:`var`, same arguments; its gradient is 0 where all
     elements are equal."""
     expect_floating("std", "x", x)
-    return sqrt(var(x, dim, correction, keepdim, unbiased=unbiased))
+    axes("std", dim, x.ndim)
+    return _root(var(x, dim, correction, keepdim, unbiased=unbiased), 2)
 
 
 @in_float32
@@ -184,14 +186,17 @@ def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 
 @in_float32
-def norm(x: Tensor, p: float = 2.0, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def norm(x: Tensor, p: float | str = 2.0, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The p-norm of the elements, over ``dim`` (all when ``None``): sum(|x| ** p) ** (1 / p).
 
     ``p`` may be inf (the largest magnitude), -inf (the smallest) or 0 (how many are not 0). The gradient of a zero
     vector is 0.
     """
     expect_floating("norm", "x", x)
-    p = float(p)
+    if not isinstance(p, (int, float)):
+        if p != "fro":
+            raise ValueError(f"norm: p expects a number or 'fro', got {p!r}")
+        p = 2.0  # the Frobenius norm is the 2-norm of all elements
     if p in (math.inf, -math.inf):
         return (amax if p > 0 else amin)(abs(x), dim, keepdim)
     if p == 0:
@@ -199,11 +204,15 @@ def norm(x: Tensor, p: float = 2.0, dim: Dim = None, keepdim: bool = False) -> T
     if p == 1:
         return sum(abs(x), dim, keepdim)
     total = sum(x * x if p == 2 else pow(abs(x), p), dim, keepdim)
-    # the root has an infinite slope at 0: taken of 1 there, and the 0 put back
+    return _root(total, p)
+
+
+def _root(total: Tensor, p: float) -> Tensor:
+    """total ** (1 / p) for totals >= 0. The root has an infinite slope at 0: there the gradient is 0."""
     zero = total.data == 0
-    positive = where(zero, Tensor._wrap(np.ones((), x.dtype)), total)
+    positive = where(zero, Tensor._wrap(np.ones((), total.dtype)), total)
     root = sqrt(positive) if p == 2 else pow(positive, 1.0 / p)
-    return where(zero, Tensor._wrap(np.zeros((), x.dtype)), root)
+    return where(zero, Tensor._wrap(np.zeros((), total.dtype)), root) if zero.any() else root
 
 
 # --- products -----------------------------------------------------------------------------------------------
@@ -278,7 +287,7 @@ def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
         ValueError: there are no elements.
     """
     dims = axes("amax", dim, x.ndim)
-    _expect_elements("amax", x, dims, dim)
+    expect_elements("amax", x, dim)
     return squeeze_dims(Amax(dims)(x), dims, keepdim)
 
 
@@ -289,13 +298,13 @@ def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
         ValueError: there are no elements.
     """
     dims = axes("amin", dim, x.ndim)
-    _expect_elements("amin", x, dims, dim)
+    expect_elements("amin", x, dim)
     return squeeze_dims(Amax(dims, largest=False)(x), dims, keepdim)
 
 
 def _arg(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     along = None if dim is None else axis(op, dim, x.ndim)
-    _expect_elements(op, x, tuple(range(x.ndim)) if along is None or not x.ndim else (along,), dim)
+    expect_elements(op, x, dim)
     if x.ndim == 0:
         return Tensor._wrap(np.zeros((), np.int64))
     find = np.argmax if op == "argmax" else np.argmin

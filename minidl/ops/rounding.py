@@ -116,7 +116,13 @@ def sign(x: Tensor) -> Tensor:
 
 
 def frac(x: Tensor) -> Tensor:
-    """x minus x rounded towards zero."""
+    """x minus x rounded towards zero.
+
+    Raises:
+        TypeError: x is not floating.
+    """
+    if not is_floating(x.data.dtype):
+        raise TypeError(f"frac: x expects a floating dtype, got {x.dtype}")
     return x - trunc(x)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from minidl.ops._common import Array, axis
 from minidl.ops.indexing import gather
 from minidl.ops.movement import narrow
-from minidl.ops.reduce import amax, amin, argmax, argmin, squeeze_dims
+from minidl.ops.reduce import amax, amin, argmax, argmin, expect_elements, squeeze_dims
 from minidl.tensor import Tensor
 
 
@@ -90,9 +90,11 @@ def max(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     the one that is returned and gets the gradient.
     """
     if dim is None:
+        expect_elements("max", x, dim)
         return amax(x)
     if isinstance(dim, Tensor):
         return x.maximum(dim)
+    expect_elements("max", x, dim)
     return _best("max", x, dim, keepdim, argmax(x, dim, True))
 
 
@@ -100,9 +102,11 @@ def min(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The minimum of all elements, or (values, indices) along one ``dim``, or with a tensor :func:`minimum` of the two;
     see :func:`max`."""
     if dim is None:
+        expect_elements("min", x, dim)
         return amin(x)
     if isinstance(dim, Tensor):
         return x.minimum(dim)
+    expect_elements("min", x, dim)
     return _best("min", x, dim, keepdim, argmin(x, dim, True))
 
 

@@ -51,10 +51,11 @@ def erf_array(x: Array) -> Array:
     size = np.abs(x)
     inner = np.minimum(size, kind(1))
     near = x * _polynomial(small, inner * inner)
-    if size.size and not size.max() > 1:
+    beyond = size > 1
+    if not beyond.any():
         return near
     outer = np.clip(size, kind(1), kind(_ONE))
     w = kind(1.5) * (outer - kind(2)) / (outer + kind(2)) - kind(0.5)
     with np.errstate(under="ignore"):
         far = kind(1) - np.exp(-outer * outer) / outer * _polynomial(large, w)
-    return np.where(size > 1, np.copysign(far, x), near)
+    return np.where(beyond, np.copysign(far, x), near)
