@@ -202,8 +202,8 @@ if TYPE_CHECKING:
     from minidl.autograd.draw import draw_graph
     from minidl.autograd.recompute import checkpoint
     from minidl.derivatives import hessian, hvp, jacobian, jvp, vjp
-    from minidl.gradcheck import gradcheck
     from minidl.kernels import get_num_threads, memory_stats, set_num_threads
+    from minidl.testing import gradcheck, gradgradcheck
 
 _SUBMODULES = {"data", "kernels", "models", "nn", "optim", "training", "weights"}
 _ELSEWHERE = {
@@ -213,7 +213,7 @@ _ELSEWHERE = {
     "detect_anomaly": "minidl.autograd.anomaly",
     "draw_graph": "minidl.autograd.draw",
     **dict.fromkeys(("hessian", "hvp", "jacobian", "jvp", "vjp"), "minidl.derivatives"),
-    "gradcheck": "minidl.gradcheck",
+    **dict.fromkeys(("gradcheck", "gradgradcheck"), "minidl.testing"),
     "set_num_threads": "minidl.kernels",
     "get_num_threads": "minidl.kernels",
     "memory_stats": "minidl.kernels",
@@ -223,24 +223,24 @@ __all__ = [
     "Function", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose", "amax", "amin",
     "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin", "asinh", "atan", "atan2", "atanh",
     "bfloat16", "bmm", "bool_", "broadcast_tensors", "broadcast_to", "cast", "cat", "ceil", "checkpoint",
-    "chunk", "clamp", "clone", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "data", "detect_anomaly",
-    "diagonal", "div", "dot", "draw_graph", "einsum", "empty", "empty_like", "enable_grad", "eq", "equal",
-    "erf", "exp", "exp2", "expm1", "eye", "flatten", "flip", "float16", "float32", "float64", "floor",
-    "floor_divide", "fmod", "frac", "from_dlpack", "from_numpy", "full", "full_like", "gather", "ge",
-    "get_num_threads", "grad", "gradcheck", "gt", "hessian", "hvp", "index_select", "int8", "int16", "int32",
-    "int64", "is_grad_enabled", "isclose", "isfinite", "isinf", "isnan", "jacobian", "jvp", "kernels",
-    "kthvalue", "le", "lerp", "linspace", "log", "log1p", "log2", "log10", "log_softmax", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "lt", "manual_seed", "masked_fill",
-    "masked_select", "matmul", "max", "maximum", "mean", "median", "memory_stats", "meshgrid", "min",
-    "minimum", "mm", "models", "movedim", "mul", "mv", "nan_to_num", "narrow", "ne", "neg", "nn", "no_grad",
-    "nonzero", "norm", "one_hot", "ones", "ones_like", "ops", "optim", "outer", "permute", "pow", "prod",
-    "promote_types", "rand", "rand_like", "randint", "randn", "randn_like", "random", "randperm",
-    "reciprocal", "relu", "remainder", "repeat", "repeat_interleave", "reshape", "result_type", "roll",
-    "round", "rsqrt", "scatter", "scatter_add", "select", "set_grad_enabled", "set_num_threads", "sigmoid",
-    "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
-    "sum", "swapaxes", "take_along_dim", "tan", "tanh", "tensor", "tile", "topk", "trace", "training",
-    "transpose", "tril", "triu", "trunc", "uint8", "unbind", "unflatten", "unique", "unsqueeze", "var", "vjp",
-    "weights", "where", "zeros", "zeros_like",
+    "chunk", "clamp", "clone", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "data",
+    "detect_anomaly", "diagonal", "div", "dot", "draw_graph", "einsum", "empty", "empty_like",
+    "enable_grad", "eq", "equal", "erf", "exp", "exp2", "expm1", "eye", "flatten", "flip", "float16",
+    "float32", "float64", "floor", "floor_divide", "fmod", "frac", "from_dlpack", "from_numpy", "full",
+    "full_like", "gather", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "hessian",
+    "hvp", "index_select", "int8", "int16", "int32", "int64", "is_grad_enabled", "isclose", "isfinite",
+    "isinf", "isnan", "jacobian", "jvp", "kernels", "kthvalue", "le", "lerp", "linspace", "log", "log1p",
+    "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",
+    "lt", "manual_seed", "masked_fill", "masked_select", "matmul", "max", "maximum", "mean", "median",
+    "memory_stats", "meshgrid", "min", "minimum", "mm", "models", "movedim", "mul", "mv", "nan_to_num",
+    "narrow", "ne", "neg", "nn", "no_grad", "nonzero", "norm", "one_hot", "ones", "ones_like", "ops",
+    "optim", "outer", "permute", "pow", "prod", "promote_types", "rand", "rand_like", "randint", "randn",
+    "randn_like", "random", "randperm", "reciprocal", "relu", "remainder", "repeat", "repeat_interleave",
+    "reshape", "result_type", "roll", "round", "rsqrt", "scatter", "scatter_add", "select",
+    "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split",
+    "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "take_along_dim", "tan", "tanh",
+    "tensor", "tile", "topk", "trace", "training", "transpose", "tril", "triu", "trunc", "uint8", "unbind",
+    "unflatten", "unique", "unsqueeze", "var", "vjp", "weights", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ LAYERS = [
     {"minidl.kernels"},
     {"minidl.tensor", "minidl.methods", "minidl.operators", "minidl.conversions", "minidl.autograd", "minidl.random", "minidl.creation"},
     {"minidl.ops"},
-    {"minidl.gradcheck", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
+    {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
     {"minidl.models"},
     {"minidl.training"},
     {"minidl.cli", "minidl.quickstart"},

@@ -15,7 +15,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import Tensor
 from minidl.autograd import Function
-from minidl.gradcheck import GradientError, gradcheck, gradgradcheck
+from minidl.testing import GradientError, gradcheck, gradgradcheck
 
 
 def leaf(*shape: int, dtype: type = np.float64) -> Tensor:

@@ -12,7 +12,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.gradcheck import gradcheck, gradgradcheck
+from minidl.testing import gradcheck, gradgradcheck
 from tests.minidl.tables import FAMILIES, TABLE, Entry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

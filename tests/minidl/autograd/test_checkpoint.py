@@ -13,7 +13,7 @@ import minidl.nn.functional as F
 from minidl import Tensor, nn
 from minidl.autograd import Function
 from minidl.autograd.recompute import checkpoint
-from minidl.gradcheck import gradcheck
+from minidl.testing import gradcheck
 
 
 def leaf(*shape: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import minidl
 from minidl import Tensor
 from minidl.derivatives import hessian, hvp, jacobian, jvp, vjp
-from minidl.gradcheck import gradcheck
+from minidl.testing import gradcheck
 
 RNG = np.random.default_rng(3)
 M, X, Z = RNG.standard_normal((4, 3)), RNG.standard_normal(3), RNG.standard_normal(3)
