@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl import autograd, conversions, operators
+from minidl import autograd, conversions, dlpack, operators
 from minidl.conversions import Conversions
 from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
 from minidl.methods import Methods
@@ -226,6 +226,8 @@ class Tensor(Operators, Conversions, Methods):
 
     def __repr__(self) -> str:
         array = np.asarray(self.data)
+        if array.dtype.kind == "V":  # bfloat16, which NumPy would print without a point
+            array = array.astype(np.float32)
         parts = [np.array2string(array, separator=", ", precision=4, threshold=1000, prefix="tensor(")]
         if array.size == 0 and array.ndim != 1:
             parts.append(f"size={self.shape}")
@@ -291,7 +293,7 @@ class Tensor(Operators, Conversions, Methods):
         """A DLPack capsule of the same memory, for ``from_dlpack`` of NumPy, PyTorch and others."""
         if self.requires_grad:
             raise BufferError("__dlpack__: this tensor requires a gradient; use .detach()")
-        return self.data.__dlpack__(**options)
+        return dlpack.export(self.data, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """(1, 0): main memory, in DLPack's numbering."""

@@ -12,9 +12,17 @@ ROOT = Path(__file__).parents[1]
 
 # A package may import from its own layer and from the layers before it.
 LAYERS = [
-    {"minidl.errors", "minidl.dtypes"},
+    {"minidl.errors", "minidl.dtypes", "minidl.dlpack"},
     {"minidl.kernels"},
-    {"minidl.tensor", "minidl.methods", "minidl.operators", "minidl.conversions", "minidl.autograd", "minidl.random", "minidl.creation"},
+    {
+        "minidl.tensor",
+        "minidl.methods",
+        "minidl.operators",
+        "minidl.conversions",
+        "minidl.autograd",
+        "minidl.random",
+        "minidl.creation",
+    },
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
     {"minidl.models"},

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from minidl.ops._common import expect_floating
-from minidl.ops.elementwise import clamp, maximum, pow, sqrt, where
-from minidl.ops.reduce import amax, sum
+from minidl.ops.elementwise import clamp, maximum, sqrt
+from minidl.ops.reduce import norm, sum
 from minidl.tensor import Tensor
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
@@ -16,19 +12,9 @@ __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
 
 def _norm(x: Tensor, p: float, dim: int, keepdim: bool) -> Tensor:
     """(sum of |x|**p)**(1/p) along ``dim``; a vector of zeros has gradient 0."""
-    if p == math.inf:
-        return amax(x.abs(), dim, keepdim)
-    if p == 1:
-        return sum(x.abs(), dim, keepdim)
     if not p > 0:
         raise ValueError(f"norm: p expects a number > 0, got {p}")
-    total = sum(x * x if p == 2 else pow(x.abs(), p), dim, keepdim)
-    # the root has no derivative at 0: there the gradient stops, as in PyTorch
-    one = Tensor._wrap(np.ones((), x.dtype))
-    zero = total.data == 0
-    positive = where(zero, one, total) if zero.any() else total
-    root = sqrt(positive) if p == 2 else pow(positive, 1 / p)
-    return where(zero, one * 0, root) if zero.any() else root
+    return norm(x, p, dim, keepdim)
 
 
 def pairwise_distance(

@@ -22,6 +22,31 @@ def leaf(*shape: int) -> Tensor:
     return Tensor(rng.standard_normal(shape), requires_grad=True)
 
 
+class Used:
+    """Hands out a capsule that somebody took the memory of."""
+
+    def __init__(self, t: Tensor) -> None:
+        self.t = t
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.t.__dlpack_device__()
+
+    def __dlpack__(self, **options: object) -> object:
+        class Once:
+            def __init__(self, capsule: object) -> None:
+                self.capsule = capsule
+
+            def __dlpack_device__(self) -> tuple[int, int]:
+                return (1, 0)
+
+            def __dlpack__(self, **options: object) -> object:
+                return self.capsule
+
+        capsule = self.t.__dlpack__()
+        np.from_dlpack(Once(capsule))
+        return capsule
+
+
 # --- dtypes -------------------------------------------------------------------------------------------------
 
 
@@ -122,8 +147,14 @@ def test_dlpack_shares_memory_both_ways() -> None:
     back = minidl.from_dlpack(x)
     back.fill_(1)
     assert x.sum().item() == 6
+    half = minidl.arange(4.0).bfloat16()
+    shared = minidl.from_dlpack(half)  # NumPy alone cannot carry this dtype
+    shared[0] = 3
+    assert shared.dtype == BF16 and half.tolist() == [3.0, 1.0, 2.0, 3.0]
     with pytest.raises(BufferError, match="requires a gradient"):
         np.from_dlpack(leaf(2))
+    with pytest.raises(BufferError, match="consumed already"):
+        minidl.from_dlpack(Used(minidl.ones(2)))
     with pytest.raises(TypeError, match="__dlpack__"):
         minidl.from_dlpack([1, 2])
 
@@ -160,6 +191,7 @@ def test_copies_keep_values_class_and_gradient(clone: object) -> None:
 def test_repr_shows_values_dtype_and_gradient_function() -> None:
     assert repr(minidl.tensor([1.0, 2.5])) == "tensor([1. , 2.5])"
     assert repr(minidl.zeros(2, dtype=np.float64)) == "tensor([0., 0.], dtype=float64)"
+    assert repr(minidl.zeros(1, dtype=BF16)) == "tensor([0.], dtype=bfloat16)"
     assert "grad_fn=<Exp>" in repr(leaf(2).exp()) and "requires_grad=True" in repr(leaf(2))
     assert "size=(0, 3)" in repr(minidl.zeros(0, 3))
     assert f"{minidl.tensor(1.5):.2f}" == "1.50"
