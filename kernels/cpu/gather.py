@@ -26,6 +26,8 @@ from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
     GATHER_SLAB,
+    NAMES,
+    SMALL,
     Geometry,
     IntArray,
     Source,
@@ -39,7 +41,7 @@ from minidl.kernels.cpu.plan import (
     runs,
     tile_shapes,
 )
-from minidl.kernels.cpu.runtime import MIN_WORK_PER_PART, Kernel, kernel, launch, share
+from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weights import pack
 from minidl.kernels.reference.checks import Array
@@ -204,19 +206,26 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
 
 class GatherPlan(NamedTuple):
     geometry: Geometry
-    shape: TileShape
+    kernel: Kernel
     cols: int  # of a panel
+    bias_size: int  # whole panels
     segments: IntArray
     blocks: IntArray
-    panel_parts: int
-    chunk_parts: int
+    parts: int
+    panel_parts: int  # parts that share a chunk's panels
+    slab_size: int  # of all parts
 
 
-@functools.lru_cache(maxsize=1024)
-def plan_gather(source: Source, window: Window, outputs: int, threads: int) -> GatherPlan:
-    """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic."""
+@functools.lru_cache(maxsize=4096)
+def plan_gather(source: Source, window: Window, outputs: int, dense: bool, threads: int) -> GatherPlan:
+    """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic.
+
+    ``dense``: the grid's outputs follow each other in memory like its pixels.
+    """
+    if dense and is_plain(source, window):
+        source, window = flatten(source, window)
     lanes = simd.target().float_lanes * 4 // source.itemsize
-    best: tuple[float, GatherPlan] | None = None
+    best: tuple[float, TileShape, Geometry] | None = None
     for shape in tile_shapes():
         for linear in (False, True):
             g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads)
@@ -228,19 +237,23 @@ def plan_gather(source: Source, window: Window, outputs: int, threads: int) -> G
             else:
                 useful = g.chunk_cols / (ceil_div(g.chunk_cols, shape.rows) * shape.rows)
             cols = shape.vectors * lanes
-            panels = ceil_div(outputs, cols)
-            useful *= shape.speed * outputs / (panels * cols)
+            useful *= shape.speed * outputs / (ceil_div(outputs, cols) * cols)
             if best is None or useful > best[0]:
-                segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
-                panel_parts = 1
-                if g.chunks < 2 * threads and g.chunks % threads:
-                    panel_parts = min(threads, panels)
-                plan = GatherPlan(
-                    g, shape, cols, segments, blocks, panel_parts, max(1, threads // panel_parts)
-                )
-                best = (useful, plan)
+                best = (useful, shape, g)
     assert best is not None
-    return best[1]
+    _, shape, g = best
+    cols = shape.vectors * lanes
+    panels = ceil_div(outputs, cols)
+    panel_parts, parts = 1, threads
+    if g.images * g.rows * g.cols * len(window.taps) * source.channels * outputs < SMALL:
+        parts = 1
+    elif g.chunks < 2 * threads and g.chunks % threads:
+        panel_parts = min(threads, panels)
+        parts = threads // panel_parts * panel_parts
+    segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
+    kernel = gather_kernel(NAMES[source.itemsize], shape.rows, shape.vectors)
+    slab_size = max(1, parts * g.slab_size)
+    return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 
 
 def gather(
@@ -270,31 +283,18 @@ def gather(
         places: element of out of grid position (0, 0, 0), and elements per image, row and column.
     """
     outputs = weight.shape[1] if turned else weight.shape[0]
-    if is_plain(source, window) and places[1:] == (
-        window.rows * places[2],
-        window.cols * places[3],
-        places[3],
-    ):
-        source, window = flatten(source, window)
-    threads = get_num_threads()
-    plan = plan_gather(source, window, outputs, threads)
-    g, dtype = plan.geometry, out.dtype
-    panels = ceil_div(outputs, plan.cols)
-    packed = pack(weight, taps, turned, plan.cols)
-    row = np.zeros(panels * plan.cols, dtype)
+    dense = places[1] == window.rows * places[2] and places[2] == window.cols * places[3]
+    plan = plan_gather(source, window, outputs, dense, get_num_threads())
+    row = np.zeros(plan.bias_size, out.dtype)
     if bias is not None:
         row[:outputs] = bias
-    work = g.images * g.rows * g.cols * len(taps) * source.channels * outputs
-    panel_parts, parts = plan.panel_parts, plan.panel_parts * plan.chunk_parts
-    if work < 32 * MIN_WORK_PER_PART:
-        panel_parts = parts = 1
     launch(
-        gather_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
-        g,
+        plan.kernel,
+        plan.geometry,
         source_array.reshape(-1),
         channel,
-        memory.empty(max(1, parts * g.slab_size), dtype),
-        packed,
+        memory.empty(plan.slab_size, out.dtype),
+        pack(weight, taps, turned, plan.cols),
         plan.segments,
         plan.blocks,
         row,
@@ -302,6 +302,6 @@ def gather(
         out.reshape(-1),
         outputs,
         places,
-        panel_parts,
-        parts=parts,
+        plan.panel_parts,
+        parts=plan.parts,
     )

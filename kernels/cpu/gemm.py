@@ -32,7 +32,7 @@ class GemmMixin(ReferenceBackend):
         expect(k == w.shape[1], "linear", f"weight expects {w.shape[1]} input features, x has {k}")
         if bias is not None:
             expect_shape("linear", "bias", bias, (n,))
-        if x.dtype.name not in FLOATS or x.dtype != w.dtype or m * n * k < SMALL:
+        if x.dtype not in FLOATS or x.dtype != w.dtype or m * n * k < SMALL:
             return super().linear(x, w, bias)
         y = memory.empty((m, n), x.dtype)
         x = np.ascontiguousarray(x)
@@ -46,7 +46,7 @@ class GemmMixin(ReferenceBackend):
         expect_ndim("matmul", "b", b, 2)
         (m, k), n = a.shape, b.shape[1]
         expect(k == b.shape[0], "matmul", f"b expects {k} rows, got shape {b.shape}")
-        if a.dtype.name not in FLOATS or a.dtype != b.dtype or m * n * k < SMALL:
+        if a.dtype not in FLOATS or a.dtype != b.dtype or m * n * k < SMALL:
             return super().matmul(a, b)
         c = memory.empty((m, n), a.dtype)
         if a.T.flags.c_contiguous and not a.flags.c_contiguous:

@@ -30,6 +30,8 @@ from minidl.kernels.cpu.simd import target
 
 IntArray = npt.NDArray[np.int64]
 
+NAMES = {4: "float32", 8: "float64"}  # the supported dtypes by their bytes
+SMALL = 1 << 19  # multiplications: less work stays in one thread
 GATHER_SLAB = 192 * 1024  # bytes of source that a chunk of a gather convolution keeps in the L2 cache
 DEPTH_BLOCK = (
     768  # the reduction is cut into blocks of about this length: a block of a weight panel stays in L2

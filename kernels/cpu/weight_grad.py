@@ -25,6 +25,8 @@ from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.plan import (
     DIRECT_BYTES,
+    NAMES,
+    SMALL,
     WEIGHT_PIXELS,
     WEIGHT_SLAB,
     Geometry,
@@ -166,11 +168,14 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
 
 class WeightPlan(NamedTuple):
     geometry: Geometry
-    shape: TileShape
+    kernel: Kernel
+    cols: int  # of a panel
     offsets: IntArray  # of each tile in the slab
     places: IntArray  # of each (c, tap), in memory order, in a panel of partial sums
     slices: int
-    pack: bool
+    panel_size: int  # elements of a panel of partial sums
+    partial_size: int  # of all slices
+    pack_size: int  # of a part's packed gy; 0: gy is read in place
 
 
 def cut_tiles(g: Geometry, window: Window, shape: TileShape, cols: int) -> tuple[IntArray, IntArray]:
@@ -196,32 +201,39 @@ def cut_tiles(g: Geometry, window: Window, shape: TileShape, cols: int) -> tuple
     return np.array([offset for _, offset, _, _ in tiles], np.int64), in_memory_order
 
 
-@functools.lru_cache(maxsize=1024)
-def plan_weight(source: Source, window: Window, outputs: int, gy_pixel: int) -> WeightPlan:
+@functools.lru_cache(maxsize=4096)
+def plan_weight(source: Source, window: Window, outputs: int) -> WeightPlan:
     """Choose tile, chunks and slices by the shape alone, never by the number of threads."""
     if is_plain(source, window):
         source, window = flatten(source, window)
     lanes = simd.target().float_lanes * 4 // source.itemsize
-    best: tuple[float, WeightPlan] | None = None
+    best: tuple[float, TileShape, Geometry, IntArray, IntArray] | None = None
     for shape in tile_shapes():
         if shape.rows == 7:  # made for rows of 7 pixels, which do not matter here
             continue
         g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, DIRECT_BYTES)
         cols = shape.vectors * lanes
         offsets, places = cut_tiles(g, window, shape, cols)
-        panels = ceil_div(outputs, cols)
-        useful = shape.speed * len(places) * outputs / (len(offsets) * shape.rows * panels * cols)
-        if best is None or useful > best[0]:
-            tiles = len(offsets) * panels
-            slices = 1
-            if tiles < 64 or (not g.direct and len(window.taps) * outputs < 512):
-                slices = max(1, min(16, g.chunks, (1 << 22) // (tiles * shape.rows * cols)))
-            pack = outputs % cols != 0 or (panels > 1 and len(offsets) >= 4)
-            best = (useful, WeightPlan(g, shape, offsets, places, slices, pack))
+        useful = places.size * outputs / (offsets.size * shape.rows * ceil_div(outputs, cols) * cols)
+        if best is None or useful * shape.speed > best[0]:
+            best = (useful * shape.speed, shape, g, offsets, places)
     assert best is not None
-    return best[1]
+    _, shape, g, offsets, places = best
+    cols = shape.vectors * lanes
+    panels = ceil_div(outputs, cols)
+    panel_size = offsets.size * shape.rows * cols
+    slices = 1
+    if offsets.size * panels < 64 or (not g.direct and len(window.taps) * outputs < 512):
+        slices = max(1, min(16, g.chunks, (1 << 22) // (panels * panel_size)))
+    pack_size = 0
+    if outputs % cols or (panels > 1 and offsets.size >= 4):
+        pack_size = g.chunk_images * g.chunk_rows * g.chunk_cols * panels * cols
+    kernel = weight_kernel(NAMES[source.itemsize], shape.rows, shape.vectors)
+    partial_size = slices * panels * panel_size
+    return WeightPlan(g, kernel, cols, offsets, places, slices, panel_size, partial_size, pack_size)
 
 
+@functools.lru_cache(maxsize=4096)
 def share_out(threads: int, slices: int, panels: int, tiles: int) -> tuple[int, int, int]:
     """How many parts share the slices, the panels and the tiles: about ``threads`` in all."""
     slice_parts = min(threads, slices)
@@ -243,19 +255,18 @@ def weight_gradient(
         out: (O, C, taps), C-contiguous.
     """
     outputs = out.shape[0]
-    plan = plan_weight(source, window, outputs, gy.shape[3])
+    plan = plan_weight(source, window, outputs)
     g, dtype = plan.geometry, gy.dtype
-    tile = simd.tile(dtype.name, plan.shape.rows, plan.shape.vectors)
-    panels, tiles = ceil_div(outputs, tile.cols), plan.offsets.size
-    work = g.images * g.rows * g.cols * plan.places.size * outputs
-    threads = get_num_threads() if work >= 32 * 16384 else 1
-    shares = share_out(threads, plan.slices, panels, tiles)
-    parts = shares[0] * shares[1] * shares[2]
-    panel_size = tiles * tile.rows * tile.cols
-    partial = memory.empty(plan.slices * panels * panel_size, dtype)
-    pack_size = g.chunk_images * g.chunk_rows * g.chunk_cols * tile.cols * panels if plan.pack else 0
+    threads = get_num_threads()
+    if g.images * g.rows * g.cols * plan.places.size * outputs < SMALL:
+        threads = 1
+    slice_parts, panel_parts, tile_parts = share_out(
+        threads, plan.slices, ceil_div(outputs, plan.cols), plan.offsets.size
+    )
+    parts = slice_parts * panel_parts * tile_parts
+    partial = memory.empty(plan.partial_size, dtype)
     launch(
-        weight_kernel(dtype.name, plan.shape.rows, plan.shape.vectors),
+        plan.kernel,
         g,
         source_array.reshape(-1),
         channel,
@@ -264,24 +275,23 @@ def weight_gradient(
         gy_first,
         outputs,
         gy.shape[3],
-        memory.empty(max(1, parts * pack_size), dtype),
-        pack_size,
+        memory.empty(max(1, parts * plan.pack_size), dtype),
+        plan.pack_size,
         plan.offsets,
         partial,
         plan.slices,
-        shares[0],
-        shares[1],
+        slice_parts,
+        panel_parts,
         parts=parts,
     )
-    flat = out.reshape(-1)
     launch(
-        collect_weight(dtype.name),
+        collect_weight(NAMES[source.itemsize]),
         partial,
         plan.slices,
         plan.places,
-        tile.cols,
-        panel_size,
+        plan.cols,
+        plan.panel_size,
         outputs,
-        flat,
+        out.reshape(-1),
         work=out.size,
     )

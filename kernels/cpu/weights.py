@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import memory, simd
-from minidl.kernels.cpu.plan import IntArray, ceil_div
+from minidl.kernels.cpu.plan import NAMES, IntArray, ceil_div
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.reference.checks import Array
 
@@ -184,7 +184,7 @@ def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Array
         cols: columns of a panel.
     """
     outputs, channels, count = weight.shape
-    flat, name = weight.reshape(-1), weight.dtype.name
+    flat, name = weight.reshape(-1), NAMES[weight.itemsize]
     wide, deep = (channels, outputs) if turned else (outputs, channels)
     depth = len(taps) * deep
     packed = memory.empty(ceil_div(wide, cols) * depth * cols, weight.dtype)
