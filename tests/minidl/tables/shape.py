@@ -76,7 +76,7 @@ def _copies(m: Any, F: Any, a: Any, b: Any) -> Any:
 
 TABLE = [
     Entry("flip", _method("flip", (0, 2)), (CUBE,)),
-    Entry("roll", _method("roll", (1, -2), (0, 2)), (CUBE,)),
+    Entry("roll", _method("roll", (1, -1), (1, 2)), (CUBE,)),
     Entry("roll_flat", _method("roll", 5), (CUBE,)),
     Entry("repeat", _method("repeat", 2, 1, 3), (A,)),
     Entry("tile", _method("tile", (2,)), (A,)),

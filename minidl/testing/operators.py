@@ -1,0 +1,150 @@
+"""The checks that every entry of the operator table goes through, one function each, and all of them at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import grad
+from minidl.tensor import Tensor
+from minidl.testing.check import gradcheck, gradgradcheck
+
+__all__ = ["CHECKS", "check", "close", "run"]
+
+
+def call(entry: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """The entry's function on tensors."""
+    import minidl
+    from minidl.nn import functional as F
+
+    return entry.function(minidl, F, *tensors)  # type: ignore[no-any-return]
+
+
+def leaves(entry: Any, dtype: Any = np.float64) -> list[Tensor]:
+    """The entry's inputs as tensors that require a gradient."""
+    return [Tensor(a, requires_grad=True) for a in entry.inputs(dtype)]
+
+
+def run(entry: Any, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Output, and the gradients of the weighted sum of its elements.
+
+    Raises:
+        AssertionError: a gradient has another shape or dtype than its input.
+    """
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = call(entry, tensors)
+    (y * Tensor(entry.output_weights(y.shape).astype(y.dtype))).sum().backward()
+    grads = []
+    for i, t in enumerate(tensors):
+        if t.grad is not None and (t.grad.shape != t.shape or t.grad.dtype != t.dtype):
+            raise AssertionError(
+                f"gradient {i} is {t.grad.shape} {t.grad.dtype}, the input {t.shape} {t.dtype}"
+            )
+        grads.append(np.zeros(t.shape) if t.grad is None else t.grad.data)
+    return y.data, grads
+
+
+def close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
+    """Equal up to ``tolerance``, relative to each element or to the largest one.
+
+    Raises:
+        AssertionError: not so; the message shows the worst element.
+    """
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"{what}: shape {ours.shape}, expected {theirs.shape}")
+    atol = tolerance * max(1.0, float(np.abs(theirs).max(initial=0)))
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=atol, err_msg=what)
+
+
+def first_order(entry: Any) -> None:
+    """Gradients against finite differences, in all memory layouts."""
+    gradcheck(functools.partial(_spread, entry), leaves(entry), directions=2)
+
+
+def second_order(entry: Any) -> None:
+    """Gradients of gradients against finite differences; every input has a gradient."""
+    tensors = leaves(entry)
+    y = call(entry, tensors)
+    tangent = Tensor(entry.output_weights(y.shape), requires_grad=True)
+    found = grad(y, tensors, grad_outputs=tangent, create_graph=True, allow_unused=True)
+    for i, g in enumerate(found):
+        if g is None:
+            raise AssertionError(f"input {i} has no gradient")
+    gradgradcheck(functools.partial(_spread, entry), tensors, directions=2)
+
+
+def _spread(entry: Any, *tensors: Tensor) -> Tensor:
+    return call(entry, tensors)
+
+
+def single_precision(entry: Any) -> None:
+    """float32 stays float32 and lies close to float64."""
+    y, grads = run(entry, entry.inputs(np.float32))
+    exact, exact_grads = run(entry, entry.inputs())
+    if y.dtype != np.float32:
+        raise AssertionError(f"float32 inputs gave an output of dtype {y.dtype}")
+    close("float32 output", y, exact, 1e-5)
+    for i, (g, e) in enumerate(zip(grads, exact_grads, strict=True)):
+        close(f"float32 gradient {i}", g, e, 2e-5)
+
+
+def same_as_reference(entry: Any) -> None:
+    """Output and gradients equal those of the reference back end."""
+    y, grads = run(entry, entry.inputs())
+    with kernels.use("reference"):
+        expected, expected_grads = run(entry, entry.inputs())
+    close("output", y, expected, 1e-11)
+    for i, (g, e) in enumerate(zip(grads, expected_grads, strict=True)):
+        close(f"gradient {i}", g, e, 1e-11)
+
+
+def same_as_stored(entry: Any, stored: Mapping[str, np.ndarray]) -> None:
+    """Output and gradients equal the stored ones (PyTorch's)."""
+    y, grads = run(entry, entry.inputs())
+    close("output", y, stored[entry.name], 1e-11)
+    for i, g in enumerate(grads):
+        close(f"gradient {i}", g, stored[f"{entry.name}/grad{i}"], 1e-11)
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "gradient": first_order,
+    "second order": second_order,
+    "float32": single_precision,
+    "reference": same_as_reference,
+}
+"""Name and function of the checks that need nothing but an entry."""
+
+
+def check(
+    entry: Any, backend: str, stored: Mapping[str, np.ndarray] | None = None, stop: bool = False
+) -> dict[str, str]:
+    """Run every check on one entry and one back end.
+
+    Args:
+        entry: of the operator table.
+        backend: a name of ``minidl.kernels.NAMES``.
+        stored: PyTorch's results by entry name, to compare with as well.
+        stop: end with the first check that fails.
+
+    Returns:
+        For each check that failed, what it said.
+    """
+    checks = dict(CHECKS)
+    if stored is not None:
+        checks = {"PyTorch": functools.partial(same_as_stored, stored=stored), **checks}
+    if backend == "reference":
+        del checks["reference"]
+    failed: dict[str, str] = {}
+    for name, function in checks.items():
+        try:
+            with kernels.use(backend), np.errstate(all="ignore"):
+                function(entry)
+        except Exception as error:  # whatever a wrong operator raises is a finding
+            failed[name] = f"{type(error).__name__}: {error}"
+            if stop:
+                break
+    return failed
