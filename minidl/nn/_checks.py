@@ -5,8 +5,23 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any, Literal
 
-__all__ = ["IntPair", "Padding", "integer", "padding2d", "pair", "probability", "real"]
+__all__ = [
+    "IntPair",
+    "IntSingle",
+    "Padding",
+    "Padding1d",
+    "choice",
+    "integer",
+    "padding2d",
+    "pair",
+    "probability",
+    "real",
+    "sides",
+    "single",
+]
 
+IntSingle = int | tuple[int]
+Padding1d = int | tuple[int] | tuple[tuple[int, int]] | Literal["same", "valid"]
 IntPair = int | tuple[int, int]
 Padding = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Literal["same", "valid"]
 
@@ -61,3 +76,29 @@ def probability(where: str, value: Any) -> float:
     if number > 1:
         raise ValueError(f"{where} must lie in [0, 1], got {value!r}")
     return number
+
+
+def single(where: str, value: Any, minimum: int) -> tuple[int]:
+    """(length,) from an int or a sequence of one int of at least `minimum`."""
+    if isinstance(value, tuple | list):
+        if len(value) != 1:
+            raise ValueError(f"{where} must be an int, got {value!r}")
+        (value,) = value
+    return (integer(where, value, minimum),)
+
+
+def sides(where: str, value: Any, axes: int) -> tuple[int, ...]:
+    """(left, right, top, bottom, ...) from an int for all sides or the sides themselves; negative crops."""
+    if not isinstance(value, tuple | list):
+        return (integer(where, value, -(2**31)),) * (2 * axes)
+    if len(value) != 2 * axes:
+        raise ValueError(f"{where} must be an int or {2 * axes} ints, got {value!r}")
+    return tuple(integer(where, v, -(2**31)) for v in value)
+
+
+def choice(where: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        *first, last = (repr(word) for word in allowed)
+        raise ValueError(f"{where} must be {', '.join(first)} or {last}, got {value!r}")
+    return str(value)

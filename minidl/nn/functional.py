@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from minidl.ops import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -75,8 +73,7 @@ from minidl.ops import (
     triplet_margin_loss,
     unfold,
 )
-from minidl.ops import pad as _pad
-from minidl.tensor import Tensor
+from minidl.ops.borders import pad_border as pad
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -150,10 +147,3 @@ __all__ = [
     "triplet_margin_loss",
     "unfold",
 ]
-
-
-def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """A constant border, counted from the last dimension: (left, right, top, bottom, ...)."""
-    if mode != "constant":
-        raise ValueError(f"pad: mode expects 'constant', got {mode!r}")
-    return _pad(x, pad, value)

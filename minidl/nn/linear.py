@@ -1,18 +1,20 @@
-"""Fully connected layers and the small ones around them."""
+"""Fully connected layers, and those that change shapes only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn._checks import integer, probability
+from minidl.nn._checks import integer
 from minidl.nn.module import Module
 from minidl.tensor import Parameter, Tensor
 
-__all__ = ["Dropout", "Flatten", "Identity", "Linear", "ReLU"]
+__all__ = ["Flatten", "Identity", "Linear", "Unflatten"]
 
 
 class Linear(Module):
@@ -43,13 +45,6 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
 
 
-class ReLU(Module):
-    """max(x, 0). Where a batch norm comes before it, `BatchNorm2d(x, relu=True)` does both in one pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
-
-
 class Flatten(Module):
     """Merges the dimensions from start_dim to end_dim, in (C, H, W) order whatever the memory layout."""
 
@@ -64,22 +59,35 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-class Dropout(Module):
-    """In training mode zeroes each element with probability p and scales the rest by 1/(1 - p)."""
+class Unflatten(Module):
+    """Splits dimension dim into unflattened_size (one size may be -1)."""
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
-        self.p = probability("Dropout: p", p)
+        self.dim = integer("Unflatten: dim", dim, -64)
+        self.unflattened_size = tuple(integer("Unflatten: unflattened_size", n, -1) for n in unflattened_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training)
+        if not -x.ndim <= self.dim < x.ndim:
+            raise IndexError(f"Unflatten: dim {self.dim} is out of range for a tensor of {x.ndim} dimensions")
+        at = self.dim % x.ndim
+        known = abs(math.prod(self.unflattened_size))
+        if known == 0 or x.shape[at] % known or (-1 not in self.unflattened_size and x.shape[at] != known):
+            raise ValueError(
+                f"Unflatten: dimension {self.dim} of shape {x.shape} does not split into {self.unflattened_size}"
+            )
+        sizes = (x.shape[at] // known if n == -1 else n for n in self.unflattened_size)
+        return x.reshape(*x.shape[:at], *sizes, *x.shape[at + 1 :])
 
     def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 class Identity(Module):
-    """Returns its input."""
+    """Returns its input; any arguments are accepted, so that it can stand in for any layer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -12,17 +12,11 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.ops._common import Array, axes, expect_floating, expect_same_dtype
-from minidl.ops.elementwise import Sigmoid, exp, mask, sigmoid, tanh, where
+from minidl.ops.elementwise import Sigmoid, erf, exp, mask, sigmoid, tanh, where
 from minidl.ops.movement import reshape
 from minidl.ops.reduce import softmax
+from minidl.ops.special import erf_array
 from minidl.tensor import Tensor
-
-_erf = np.frompyfunc(math.erf, 1, 1)
-
-
-def _normal_cdf(x: Array) -> Array:
-    return ((_erf(x.astype(np.float64) * math.sqrt(0.5)).astype(np.float64) + 1) * 0.5).astype(x.dtype)
-
 
 __all__ = [
     "celu",
@@ -184,25 +178,14 @@ class GELU(Function):
     saved_inputs = (0,)
 
     def forward(self, x: Array) -> Array:
-        return x * _normal_cdf(x)
+        # its share of a standard normal distribution, (1 + erf(x / sqrt(2))) / 2
+        return x * ((erf_array(x * math.sqrt(0.5)) + 1) * 0.5)
 
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
         density = exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-        return grad * (NormalCDF()(x) + x * density)
-
-
-class NormalCDF(Function):
-    """(1 + erf(x / sqrt(2))) / 2, the share of a standard normal distribution below x."""
-
-    saved_inputs = (0,)
-
-    def forward(self, x: Array) -> Array:
-        return _normal_cdf(x)
-
-    def backward(self, grad: Tensor) -> Tensor:
-        (x,) = self.saved()
-        return grad * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+        share = (erf(x * math.sqrt(0.5)) + 1) * 0.5
+        return grad * (share + x * density)
 
 
 # --- the functions ------------------------------------------------------------------------------------------

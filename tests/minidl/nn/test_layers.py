@@ -172,7 +172,7 @@ def test_initialisers_have_the_spread_of_their_formulas() -> None:
     with pytest.raises(ValueError, match="mode must be"):
         init.kaiming_normal_(weight, mode="fan")
     with pytest.raises(ValueError, match="nonlinearity must be one of"):
-        init.gain("cubic")
+        init.calculate_gain("cubic")
 
 
 REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [

@@ -169,7 +169,7 @@ def test_the_representation_shows_the_tree_and_the_arguments() -> None:
     assert repr(Block()) == (
         "Block(\n"
         "  (conv): Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
-        "  (bn): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)\n"
+        "  (bn): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)\n"
         ")"
     )
     assert repr(nn.Sequential(nn.ReLU(), nn.Flatten())) == (
