@@ -78,13 +78,8 @@ _AVX2_NAMES: tuple[str, ...] = (
 _AVX2_NAMES += ("znver1", "znver2", "znver3", "core-avx2", "x86-64-v3")
 
 
-@functools.cache
-def target() -> Target:
-    """The vector unit that Numba compiles for: its target's features, not the processor's, decide.
-
-    They differ under NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX.
-    """
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+def target_of(triple: str, name: str, features: str) -> Target:
+    """The vector unit of an LLVM target: its triple, processor name and feature string ("+avx2,-avx512f,...")."""
     if triple.startswith(("aarch64", "arm64")):
         return Target(4, 32, True)
     if not triple.startswith("x86_64"):
@@ -96,6 +91,15 @@ def target() -> Target:
     if {"avx2", "fma"} <= enabled or ("avx2" not in disabled and any(n in name for n in _AVX2_NAMES)):
         return Target(8, 16, True)
     return Target(8 if "avx" in enabled else 4, 16, False)
+
+
+@functools.cache
+def target() -> Target:
+    """The vector unit that Numba compiles for: its target's features, not the processor's, decide.
+
+    They differ under NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX.
+    """
+    return target_of(*cpu_target.target_context.codegen().magic_tuple())
 
 
 def _element(dtype: str) -> tuple[Any, Any, int]:

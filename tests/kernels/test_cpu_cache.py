@@ -1,0 +1,115 @@
+"""Machine code on disk: found again, never stale, never in the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minidl.kernels.cpu import cache
+
+PROGRAM = """
+import numpy as np
+from minidl.kernels.cpu.runtime import kernel
+from minidl.kernels.cpu import cache
+@kernel
+def _double(x, part, parts):
+    for i in range(x.size):
+        x[i] = 2 * x[i]
+x = np.ones(4)
+_double.run_part(x, 0, 1)
+assert (x == 2).all()
+print(sum(_double.run_part.stats.cache_hits.values()), cache.folder())
+"""
+
+
+def run(folder: Path | None, program: str = PROGRAM, **extra: str) -> list[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("MINIDL_CACHE_DIR", "XDG_CACHE_HOME")}
+    environment |= extra
+    if folder is not None:
+        environment["MINIDL_CACHE_DIR"] = str(folder)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_second_process_finds_the_code_and_damage_is_compiled_over(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    started = f"import runpy; runpy.run_path({str(program)!r}, run_name='program')"
+    hits, folder = run(tmp_path / "cache", started)
+    assert hits == "0" and Path(folder).parent == tmp_path / "cache" / "numba"
+    entries = sorted(Path(folder).glob("*_double*"))
+    assert {e.suffix for e in entries} == {".nbi", ".nbc"}
+    assert run(tmp_path / "cache", started)[0] == "1"
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:20])
+    assert run(tmp_path / "cache", started)[0] == "0"
+
+
+def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert run(blocked)[1] == "None"
+
+
+def test_the_hash_covers_every_source_and_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "b.py").write_text("y = 1\n")
+    first = cache.source_hash(tmp_path)
+    assert cache.source_hash(tmp_path) == first
+    (tmp_path / "b.py").write_text("y = 2\n")
+    changed = cache.source_hash(tmp_path)
+    (tmp_path / "b.py").rename(tmp_path / "c.py")
+    renamed = cache.source_hash(tmp_path)
+    (tmp_path / "notes.txt").write_text("no source")
+    assert len({first, changed, renamed}) == 3
+    assert cache.source_hash(tmp_path) == renamed
+
+
+def test_the_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MINIDL_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cache.Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    assert cache.user_folder() == tmp_path / ".cache" / "minidl"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache.user_folder() == tmp_path / "x" / "minidl"
+    monkeypatch.setattr(cache.sys, "platform", "darwin")
+    assert cache.user_folder() == tmp_path / "Library" / "Caches" / "minidl"
+    monkeypatch.setattr(cache.sys, "platform", "win32")
+    assert cache.user_folder() is None
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache.user_folder() == tmp_path / "local" / "minidl" / "cache"
+    monkeypatch.setenv("MINIDL_CACHE_DIR", str(tmp_path / "mine"))
+    assert cache.user_folder() == tmp_path / "mine"
+
+
+def test_no_home_folder_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("no home")
+
+    for name in ("MINIDL_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(cache.Path, "home", nobody)
+    assert cache.user_folder() is None
+
+
+def test_old_folders_are_removed_and_recent_ones_kept(tmp_path: Path) -> None:
+    for age in range(cache.KEEP_FOLDERS + 4):
+        folder = tmp_path / f"state{age}"
+        folder.mkdir()
+        (folder / "entry.nbc").write_text("code")
+        os.utime(folder, (1_000_000 - age, 1_000_000 - age))
+    cache._prune(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"state{n}" for n in range(cache.KEEP_FOLDERS + 1)]

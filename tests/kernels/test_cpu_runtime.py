@@ -1,0 +1,151 @@
+"""Launching kernels: shares, threads, forks, other threading layers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidl import kernels
+from minidl.kernels.cpu import parallel, runtime
+from minidl.kernels.cpu.runtime import kernel, launch, share
+
+
+@kernel
+def _mark(x: Any, sizes: tuple[int, int], scale: float, flip: bool, rest: Any, part: int, parts: int) -> None:
+    first, last = share(x.size, part, parts)
+    for i in range(first, last):
+        x[i] = scale * (sizes[0] + sizes[1] * part) + (1 if flip else 0) + rest[0, 1]
+
+
+REST = np.array([[0.0, 100.0], [0.0, 0.0]])
+
+
+def expected(size: int, parts: int) -> np.ndarray:
+    out = np.zeros(size)
+    for part in range(parts):
+        first, last = size * part // parts, size * (part + 1) // parts
+        out[first:last] = 0.5 * (10 + 2 * part) + 1 + 100
+    return out
+
+
+@pytest.fixture
+def four_threads() -> Any:
+    before = kernels.get_num_threads()
+    kernels.set_num_threads(4)
+    yield
+    kernels.set_num_threads(before)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_all_shares_run_once(four_threads: Any, parts: int) -> None:
+    x = np.zeros(50)
+    launch(_mark, x, (10, 2), 0.5, True, REST, parts=parts)
+    np.testing.assert_array_equal(x, expected(50, parts))
+    # The same kernel for other types, and for arrays that are not contiguous.
+    wide = np.zeros((50, 2), np.float32)[:, 0]
+    launch(_mark, wide, (10, 2), 0.5, True, REST.T.copy().T, parts=parts)
+    np.testing.assert_array_equal(wide, expected(50, parts))
+
+
+def test_little_work_stays_in_one_share(four_threads: Any) -> None:
+    for work, parts in ((100, 1), (2.5 * runtime.MIN_WORK_PER_PART, 2), (1e9, 4)):
+        assert runtime.parts_for(work) == parts
+        x = np.zeros(40)
+        launch(_mark, x, (10, 2), 0.5, True, REST, work=work)
+        np.testing.assert_array_equal(x, expected(40, parts))
+
+
+def test_shares_cover_everything_without_overlap() -> None:
+    for count in (0, 1, 5, 100):
+        for parts in (1, 3, 8):
+            ranges = [share(count, part, parts) for part in range(parts)]
+            assert [i for a, b in ranges for i in range(a, b)] == list(range(count))
+
+
+def test_a_kernel_must_end_with_part_and_parts() -> None:
+    with pytest.raises(TypeError, match="_wrong must end with the arguments part, parts"):
+
+        @kernel
+        def _wrong(x: Any, parts: int, part: int) -> None: ...
+
+
+def test_arguments_that_a_block_cannot_hold_are_refused(four_threads: Any) -> None:
+    nested = np.zeros(3)
+    with pytest.raises(TypeError, match="a tuple argument expects numbers"):
+        launch(_mark, np.zeros(10), (nested, nested), 0.5, True, REST, parts=2)
+
+
+def test_python_threads_may_launch_at_once(four_threads: Any) -> None:
+    errors: list[str] = []
+
+    def work() -> None:
+        for _ in range(50):
+            x = np.zeros(64)
+            launch(_mark, x, (10, 2), 0.5, True, REST, parts=4)
+            if not np.array_equal(x, expected(64, 4)):
+                errors.append("wrong")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_a_busy_layer_that_cannot_nest_falls_back_to_this_thread(
+    four_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_layer", "workqueue")
+    monkeypatch.setattr(parallel, "run_parts", None)  # calling it would fail
+    x = np.zeros(30)
+    with runtime._layer_lock:
+        launch(_mark, x, (10, 2), 0.5, True, REST, parts=3)
+    np.testing.assert_array_equal(x, expected(30, 3))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_runs_kernels(four_threads: Any) -> None:
+    launch(_mark, np.zeros(64), (10, 2), 0.5, True, REST, parts=4)  # starts the threads
+    child = os.fork()
+    if child == 0:
+        x = np.zeros(64)
+        launch(_mark, x, (10, 2), 0.5, True, REST, parts=4)
+        os._exit(0 if np.array_equal(x, expected(64, 4)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+WORKQUEUE = """
+import threading
+import numpy as np
+from minidl import kernels
+kernels.set_num_threads(2)
+backend = kernels.backend(np.zeros(1))
+x = np.full(400_000, -1.0, np.float32)
+x[::2] = 2
+wrong = []
+def work():
+    for _ in range(20):
+        wrong.extend([1] * (backend.relu(x).sum() != 400_000))
+threads = [threading.Thread(target=work) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+import numba
+assert numba.threading_layer() == "workqueue"
+assert not wrong
+"""
+
+
+def test_the_workqueue_layer_survives_several_python_threads() -> None:
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", WORKQUEUE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
