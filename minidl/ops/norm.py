@@ -7,9 +7,11 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled, is_recomputing
+from minidl.dtypes import float32, is_half
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
 from minidl.ops.elementwise import ReLUBackward, sqrt
 from minidl.ops.movement import reshape
+from minidl.ops.promotion import cast
 from minidl.ops.reduce import mean, sum
 from minidl.tensor import Tensor
 
@@ -140,6 +142,12 @@ def batch_norm(
             raise ValueError(f"{op}: {name} expects shape ({channels},), got {t.shape}")
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"{op}: residual expects the shape of x {x.shape}, got {residual.shape}")
+    if is_half(x.dtype):  # the squares of float16 numbers above 255 are infinite
+        w, b, r = (None if t is None else cast(t, float32) for t in (weight, bias, residual))
+        moved = (running_mean, running_var)
+        x32 = cast(x, float32)
+        y = batch_norm(x32, *moved, w, b, training, momentum, eps, residual=r, relu=relu)
+        return cast(y, x.dtype)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: running_mean and running_var are needed when not training")

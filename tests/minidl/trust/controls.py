@@ -56,8 +56,8 @@ CONTROLS = [
     Control(
         "missing term",
         OPS + "activations:GELU.backward",
-        "NormalCDF()(x) + x * density",
-        "NormalCDF()(x)",
+        "(share + x * density)",
+        "share",
         ("gelu",),
     ),
     Control(
