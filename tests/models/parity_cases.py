@@ -68,7 +68,11 @@ def seeded_state(shapes: Mapping[str, tuple[int, ...]], case: str) -> dict[str, 
         elif name.endswith("running_var"):
             state[name] = rng.uniform(0.5, 1.5, shape)
         elif len(shape) == 1 and name.endswith("weight"):
-            state[name] = rng.uniform(0.5, 1.0, shape)
+            # Small last batch norms of the blocks, as training starts from (Goyal et al. 2017, section 5.1):
+            # with large ones
+            # fifty layers in training mode multiply PyTorch's own float32 rounding to 2e-5 of the logits.
+            last = name.endswith("bn3.weight") or (case == "resnet18" and name.endswith("bn2.weight"))
+            state[name] = rng.uniform(0.5, 1.0, shape) * (0.2 if last else 1.0)
         elif len(shape) == 1:
             state[name] = rng.normal(0, 0.1, shape)
         else:
