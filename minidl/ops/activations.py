@@ -1,6 +1,6 @@
 """Activation functions beyond ReLU, sigmoid and tanh: one number in, one number out.
 
-At a kink the gradient is PyTorch's: that of the side where the input is not positive.
+At a kink the gradient is PyTorch's. Half types are computed in float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, axes, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, axes, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.elementwise import Sigmoid, erf, exp, mask, sigmoid, tanh, where
 from minidl.ops.movement import reshape
 from minidl.ops.reduce import softmax
@@ -64,7 +64,7 @@ class ELU(Function):
 
 
 class Hardtanh(Function):
-    """x limited to [low, high]; the gradient passes strictly inside."""
+    """x limited to [low, high]; the gradient stops where a limit is reached."""
 
     saved_inputs = (0,)
 
@@ -76,7 +76,7 @@ class Hardtanh(Function):
 
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
-        return mask(grad, ((x.data > self.low) & (x.data < self.high)).astype(grad.dtype))
+        return mask(grad, (~((x.data <= self.low) | (x.data >= self.high))).astype(grad.dtype))
 
 
 class Hardswish(Function):
@@ -215,12 +215,14 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
     return PReLU()(x, weight)
 
 
+@in_float32
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x above 0, alpha * (exp(x) - 1) below (Clevert et al. 2015)."""
     expect_floating("elu", "x", x)
     return ELU(alpha, 1.0, 1.0)(x)
 
 
+@in_float32
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x above 0, alpha * (exp(x / alpha) - 1) below: an ELU that is smooth at 0 (Barron 2017)."""
     expect_floating("celu", "x", x)
@@ -229,12 +231,14 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return ELU(alpha, 1.0, 1.0 / alpha)(x)
 
 
+@in_float32
 def selu(x: Tensor) -> Tensor:
     """The ELU that keeps mean 0 and variance 1 from layer to layer (Klambauer et al. 2017)."""
     expect_floating("selu", "x", x)
     return ELU(SELU_ALPHA, SELU_SCALE, 1.0)(x)
 
 
+@in_float32
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x (Hendrycks & Gimpel 2016).
 
@@ -249,23 +253,27 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return x * 0.5 * (tanh(inner) + 1)
 
 
+@in_float32
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x), also called swish (Elfwing et al. 2017)."""
     expect_floating("silu", "x", x)
     return SiLU()(x)
 
 
+@in_float32
 def mish(x: Tensor) -> Tensor:
     """x * tanh(softplus(x)) (Misra 2019)."""
     return x * tanh(softplus(x))
 
 
+@in_float32
 def hardswish(x: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6 (Howard et al. 2019)."""
     expect_floating("hardswish", "x", x)
     return Hardswish()(x)
 
 
+@in_float32
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x limited to [min_val, max_val]; gradient 0 at the limits."""
     expect_floating("hardtanh", "x", x)
@@ -279,11 +287,13 @@ def relu6(x: Tensor) -> Tensor:
     return hardtanh(x, 0.0, 6.0)
 
 
+@in_float32
 def hardsigmoid(x: Tensor) -> Tensor:
     """relu6(x + 3) / 6."""
     return relu6(x + 3) * (1 / 6)
 
 
+@in_float32
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x is above ``threshold``."""
     expect_floating("softplus", "x", x)
@@ -292,12 +302,14 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return Softplus(beta, threshold)(x)
 
 
+@in_float32
 def logsigmoid(x: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow or loss of precision."""
     expect_floating("logsigmoid", "x", x)
     return LogSigmoid()(x)
 
 
+@in_float32
 def softsign(x: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     expect_floating("softsign", "x", x)

@@ -1,7 +1,7 @@
 """Losses between predictions and targets, with PyTorch's formulas and reductions.
 
 Differences from PyTorch, on purpose: shapes that differ are an error where PyTorch warns and broadcasts, and
-the deprecated arguments ``size_average`` and ``reduce`` do not exist.
+the deprecated arguments ``size_average`` and ``reduce`` do not exist. Half types are computed in float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.activations import logsigmoid
 from minidl.ops.distance import pairwise_distance
 from minidl.ops.elementwise import clamp, exp, log, mask, maximum, relu, sqrt, where
@@ -68,12 +68,14 @@ def _signs(op: str, target: Any, shape: tuple[int, ...]) -> Array:
     return t == 1
 
 
+@in_float32
 def mse_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """(x - target)**2, any shape, as ``torch.nn.functional.mse_loss``."""
     d = x - _target("mse_loss", x, target)
     return reduced("mse_loss", d * d, reduction)
 
 
+@in_float32
 def l1_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """|x - target|, any shape, as ``torch.nn.functional.l1_loss``; gradient 0 where they are equal."""
     return reduced("l1_loss", (x - _target("l1_loss", x, target)).abs(), reduction)
@@ -97,6 +99,7 @@ class Huber(Function):
         return grad * clamp(d, -self.delta, self.delta)
 
 
+@in_float32
 def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d**2 / 2 for d = x - target up to |d| = delta, delta * (|d| - delta / 2) beyond, as
     ``torch.nn.functional.huber_loss``."""
@@ -105,6 +108,7 @@ def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1
     return reduced("huber_loss", Huber(delta)(x - _target("huber_loss", x, target)), reduction)
 
 
+@in_float32
 def smooth_l1_loss(x: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d**2 / (2 beta) for d = x - target up to |d| = beta, |d| - beta / 2 beyond, as
     ``torch.nn.functional.smooth_l1_loss`` (Girshick 2015); ``beta=0`` is the L1 loss."""
@@ -134,6 +138,7 @@ class BinaryCrossEntropy(Function):
         return gx, gt
 
 
+@in_float32
 def binary_cross_entropy(
     x: Tensor, target: Any, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -153,6 +158,7 @@ def binary_cross_entropy(
     return reduced(op, loss if weight is None else loss * weight, reduction)
 
 
+@in_float32
 def binary_cross_entropy_with_logits(
     x: Tensor,
     target: Any,
@@ -177,6 +183,7 @@ def binary_cross_entropy_with_logits(
     return reduced(op, loss if weight is None else loss * weight, reduction)
 
 
+@in_float32
 def nll_loss(
     x: Tensor,
     target: Any,
@@ -247,6 +254,7 @@ def soft_cross_entropy(
     return reduced(op, loss, reduction)
 
 
+@in_float32
 def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Kullback-Leibler divergence target * (log(target) - x), as ``torch.nn.functional.kl_div``.
 
@@ -268,6 +276,7 @@ def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = F
     return reduced(op, loss, reduction)
 
 
+@in_float32
 def cosine_embedding_loss(
     x1: Tensor, x2: Tensor, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -288,6 +297,7 @@ def cosine_embedding_loss(
     return reduced(op, where(same, 1 - cos, relu(cos - margin)), reduction)
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -318,6 +328,7 @@ def triplet_margin_loss(
     return reduced(op, relu(near - far + margin), reduction)
 
 
+@in_float32
 def hinge_embedding_loss(x: Tensor, target: Any, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """x where the target is 1, max(margin - x, 0) where it is -1, as
     ``torch.nn.functional.hinge_embedding_loss``."""
@@ -326,6 +337,7 @@ def hinge_embedding_loss(x: Tensor, target: Any, margin: float = 1.0, reduction:
     return reduced(op, where(_signs(op, target, x.shape), x, relu(margin - x)), reduction)
 
 
+@in_float32
 def margin_ranking_loss(
     x1: Tensor, x2: Tensor, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:

@@ -178,8 +178,8 @@ def interpolate(
         return adaptive_avg_pool1d(x, sizes[0]) if x.ndim == 3 else adaptive_avg_pool2d(x, sizes)
     taps = _antialiased_taps if antialias else _taps
     for axis, (out, factor) in enumerate(plan, 2):
-        if out == x.shape[axis] and factor in (None, 1.0):
-            continue  # nothing moves along this axis
+        if out == x.shape[axis] and (factor in (None, 1.0) or antialias or mode in ("linear", "bilinear")):
+            continue  # nothing moves along this axis; with an odd factor that is PyTorch's choice
         x = Resample(axis, *taps(x.shape[axis], out, mode, bool(align_corners), factor))(x)
     return x
 
