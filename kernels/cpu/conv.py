@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory
-from minidl.kernels.cpu.gather import gather
+from minidl.kernels.cpu.by_channel import channel_weight_gradient
+from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
+from minidl.kernels.cpu.weights import Panels, pack
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
 
@@ -90,6 +93,11 @@ def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:
     return np.ascontiguousarray(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
 
 
+def is_by_channel(outputs: int, depth: int, groups: int) -> bool:
+    """Whether each output channel is made of one input channel of its own: a depthwise convolution."""
+    return outputs == groups > 1 and depth == 1
+
+
 class ConvMixin(ReferenceBackend):
     """conv2d and its two gradients."""
 
@@ -119,24 +127,19 @@ class ConvMixin(ReferenceBackend):
         weight = flat_taps(w, x.dtype)
         n, (oh, ow), o = len(x), call.out_hw, len(w)
         y = memory.empty((n, oh, ow, o), x.dtype)
-        depth, per = w.shape[3], o // groups
-        for group in range(groups if y.size else 0):
+        if not y.size:
+            return y
+        source, by_channel = call.source, is_by_channel(o, w.shape[3], groups)
+        if by_channel:
+            source, groups = source._replace(channels=o), 1
+        depth, per = source.channels, o // groups
+        plan = plan_gather(source, call.window, per, True, by_channel, get_num_threads())
+        for group in range(groups):
             outputs = slice(group * per, (group + 1) * per)
+            packed = pack(weight[outputs], call.taps, False, plan.cols)
             group_bias = None if bias is None else bias[outputs]
             places = (group * per, oh * ow * o, ow * o, o)
-            gather(
-                x,
-                group * depth,
-                call.source,
-                call.window,
-                weight[outputs],
-                call.taps,
-                False,
-                group_bias,
-                relu,
-                y,
-                places,
-            )
+            gather(plan, x, group * depth, packed, group_bias, relu, y, per, places)
         return y
 
     def conv2d_input_grad(
@@ -157,17 +160,34 @@ class ConvMixin(ReferenceBackend):
         gx = memory.empty(shape, gy.dtype)
         if not gx.size:
             return gx
-        pixel, per = depth * groups, o // groups
+        pixel, by_channel = depth * groups, is_by_channel(o, depth, groups)
+        if by_channel:
+            depth, groups = pixel, 1
+        per = o // groups
         source = Source(n, *call.out_hw, o, per, gy.itemsize)
-        for row, col, window, taps in gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation):
-            if window is None:
-                gx[:, row :: stride[0], col :: stride[1]] = 0
-                continue
-            for group in range(groups):
+        phases = gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation)
+        taps = tuple(
+            tap for phase in phases for tap in phase.taps
+        )  # packed at once: each belongs to one phase
+        for group in range(groups):
+            panels: dict[int, Panels] = {}
+            used = 0
+            for row, col, window, own in phases:
+                if window is None:
+                    gx[:, row :: stride[0], col :: stride[1]] = 0
+                    continue
+                dense = stride == (1, 1)
+                plan = plan_gather(source, window, depth, dense, by_channel, get_num_threads())
+                if plan.cols not in panels:
+                    part = weight[group * per : (group + 1) * per]
+                    panels[plan.cols] = pack(part, taps, not by_channel, plan.cols)
+                packed = panels[plan.cols]
+                rows_per_tap = packed.rows // len(taps)
                 origin = (row * width + col) * pixel + group * depth
                 places = (origin, h * width * pixel, stride[0] * width * pixel, stride[1] * pixel)
-                part = weight[group * per : (group + 1) * per]
-                gather(gy, group * per, source, window, part, taps, True, None, False, gx, places)
+                here = packed._replace(first=used * rows_per_tap)
+                gather(plan, gy, group * per, here, None, False, gx, depth, places)
+                used += len(own)
         return gx
 
     def conv2d_weight_grad(
@@ -192,6 +212,10 @@ class ConvMixin(ReferenceBackend):
             return gw.transpose(0, 2, 3, 1)
         gy = np.ascontiguousarray(gy)
         x = np.ascontiguousarray(x, gy.dtype)
+        if is_by_channel(o, depth, groups):
+            source = call.source._replace(channels=o)
+            channel_weight_gradient(x, source, call.window, gy, gw.reshape(o, kh * kw))
+            return gw.transpose(0, 2, 3, 1)
         per = o // groups
         for group in range(groups):
             out = gw[group * per : (group + 1) * per].reshape(per, depth, kh * kw)

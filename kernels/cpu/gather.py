@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.plan import (
@@ -39,11 +38,12 @@ from minidl.kernels.cpu.plan import (
     geometry,
     is_plain,
     runs,
+    tap_offsets,
     tile_shapes,
 )
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
-from minidl.kernels.cpu.weights import pack
+from minidl.kernels.cpu.weights import Panels
 from minidl.kernels.reference.checks import Array
 
 
@@ -95,26 +95,31 @@ def store_edge(
 
 
 @functools.cache
-def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
+def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False) -> Kernel:
     """The gather convolution with a tile of ``rows`` pixels x ``vectors`` registers of output channels.
 
+    by_channel: every output channel reads its own source channel alone (depthwise); a stretch of the reduction
+    is one tap then, and pixels and weights meet lane by lane.
+
     Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; packed
-    weights; segments and blocks of the reduction; the bias (zero-padded to whole panels); whether to end in
-    ReLU; the flat output, its number of channels, and the elements from (0, 0, 0) and from one image, row
-    and column to the next; how many parts share a chunk's panels.
+    weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias (zero-padded
+    to whole panels); whether to end in ReLU; the flat output, its number of channels, and the elements from (0,
+    0, 0) and from one image, row and column to the next; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
-    zero, fma, add, store, add_row = tile.zero, tile.fma, tile.add, tile.store, tile.add_row
-    relu_tile = tile.relu
+    zero, fma, fma_lanes, add, store = tile.zero, tile.fma, tile.fma_lanes, tile.add, tile.store
+    add_row, relu_tile = tile.add_row, tile.relu
     cols = tile.cols
 
-    @kernel(variant=tile.name)
+    @kernel(variant=f"{tile.name}{'-by-channel' if by_channel else ''}")
     def gather(
         g: Geometry,
         source: Any,
         channel: int,
         slabs: Any,
         packed: Any,
+        panel_rows: int,
+        first_row: int,
         segments: IntArray,
         blocks: IntArray,
         bias: Any,
@@ -128,7 +133,6 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
     ) -> None:
         out_base, out_image, out_row, out_col = places
         panels = -(-outputs // cols)
-        depth = segments[-1, 1] + segments[-1, 2]
         last_block = blocks.size - 2
         panel_first, panel_last = share(panels, part % panel_parts, panel_parts)
         chunk_first, chunk_last = share(g.chunks, part // panel_parts, parts // panel_parts)
@@ -163,9 +167,12 @@ def gather_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
                             for s in range(blocks[block], blocks[block + 1]):
                                 ai = a_tile + segments[s, 0]
-                                bi = (panel * depth + segments[s, 2]) * cols
-                                for k in range(segments[s, 1]):
-                                    acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
+                                bi = (panel * panel_rows + first_row + segments[s, 2]) * cols
+                                if by_channel:
+                                    acc = fma_lanes(acc, a, ai + panel * cols, g.a_col, packed, bi, 0)
+                                else:
+                                    for k in range(segments[s, 1]):
+                                        acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
 
                             row, col = line, q
                             whole = q == t and q + rows <= length and width == cols
@@ -217,10 +224,17 @@ class GatherPlan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_gather(source: Source, window: Window, outputs: int, dense: bool, threads: int) -> GatherPlan:
+def plan_gather(
+    source: Source, window: Window, outputs: int, dense: bool, by_channel: bool, threads: int
+) -> GatherPlan:
     """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic.
 
-    ``dense``: the grid's outputs follow each other in memory like its pixels.
+    Args:
+        source, window: what is read by what.
+        outputs: output channels.
+        dense: the grid's outputs follow each other in memory like its pixels.
+        by_channel: every output channel reads its own source channel alone.
+        threads: how many there are to use.
     """
     if dense and is_plain(source, window):
         source, window = flatten(source, window)
@@ -228,7 +242,9 @@ def plan_gather(source: Source, window: Window, outputs: int, dense: bool, threa
     best: tuple[float, TileShape, Geometry] | None = None
     for shape in tile_shapes():
         for linear in (False, True):
-            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads)
+            # By channel a tile reads whole vectors of channels, past the last one: only a slab has room for that.
+            direct_bytes = 0 if by_channel else 1 << 30
+            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads, direct_bytes)
             if g.linear != linear:
                 continue
             if g.linear:
@@ -245,46 +261,43 @@ def plan_gather(source: Source, window: Window, outputs: int, dense: bool, threa
     cols = shape.vectors * lanes
     panels = ceil_div(outputs, cols)
     panel_parts, parts = 1, threads
-    if g.images * g.rows * g.cols * len(window.taps) * source.channels * outputs < SMALL:
+    reads = len(window.taps) * (1 if by_channel else source.channels)
+    if g.images * g.rows * g.cols * reads * outputs < SMALL:
         parts = 1
     elif g.chunks < 2 * threads and g.chunks % threads:
         panel_parts = min(threads, panels)
         parts = threads // panel_parts * panel_parts
-    segments, blocks = depth_blocks(runs(g, window), DEPTH_BLOCK)
-    kernel = gather_kernel(NAMES[source.itemsize], shape.rows, shape.vectors)
+    stretches = [(offset, 1) for offset in tap_offsets(g, window)] if by_channel else runs(g, window)
+    segments, blocks = depth_blocks(stretches, DEPTH_BLOCK)
+    kernel = gather_kernel(NAMES[source.itemsize], shape.rows, shape.vectors, by_channel)
     slab_size = max(1, parts * g.slab_size)
     return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 
 
 def gather(
+    plan: GatherPlan,
     source_array: Array,
     channel: int,
-    source: Source,
-    window: Window,
-    weight: Array,
-    taps: tuple[int, ...],
-    turned: bool,
+    panels: Panels,
     bias: Array | None,
     relu: bool,
     out: Array,
+    outputs: int,
     places: tuple[int, int, int, int],
 ) -> None:
     """Run one gather convolution.
 
     Args:
+        plan: its plan.
         source_array: C-contiguous images.
         channel: first channel of the source to read.
-        weight: (O, C, taps), C-contiguous.
-        taps: which tap of the weight belongs to each tap of the window.
-        turned: the window collects C from O (the input gradient) instead of O from C.
+        panels: the packed weights, panels of ``plan.cols``.
         bias: one number for each output, or None.
         relu: end in max(y, 0).
         out: C-contiguous; what is not of this grid is left alone.
+        outputs: how many output channels.
         places: element of out of grid position (0, 0, 0), and elements per image, row and column.
     """
-    outputs = weight.shape[1] if turned else weight.shape[0]
-    dense = places[1] == window.rows * places[2] and places[2] == window.cols * places[3]
-    plan = plan_gather(source, window, outputs, dense, get_num_threads())
     row = np.zeros(plan.bias_size, out.dtype)
     if bias is not None:
         row[:outputs] = bias
@@ -294,7 +307,9 @@ def gather(
         source_array.reshape(-1),
         channel,
         memory.empty(plan.slab_size, out.dtype),
-        pack(weight, taps, turned, plan.cols),
+        panels.array,
+        panels.rows,
+        panels.first,
         plan.segments,
         plan.blocks,
         row,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.conv import FLOATS
-from minidl.kernels.cpu.gather import gather
+from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Source, Window
 from minidl.kernels.cpu.weight_grad import weight_gradient
+from minidl.kernels.cpu.weights import pack
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
 
@@ -19,6 +21,14 @@ def _rows(x: Array) -> tuple[Source, Window]:
     """The rows of a C-contiguous matrix as pixels, and the grid that reads each once."""
     count, depth = x.shape
     return Source(1, 1, count, depth, depth, x.dtype.itemsize), Window(1, count, 1, 1, 0, 0, ((0, 0),))
+
+
+def _product(x: Array, weight: Array, turned: bool, bias: Array | None, out: Array) -> Array:
+    """x (M, K) times weight (N, K, 1), or turned (K, N, 1), to out (M, N); all C-contiguous."""
+    m, n = out.shape
+    plan = plan_gather(*_rows(x), n, True, False, get_num_threads())
+    gather(plan, x, 0, pack(weight, (0,), turned, plan.cols), bias, False, out, n, (0, m * n, m * n, n))
+    return out
 
 
 class GemmMixin(ReferenceBackend):
@@ -37,8 +47,7 @@ class GemmMixin(ReferenceBackend):
         y = memory.empty((m, n), x.dtype)
         x = np.ascontiguousarray(x)
         weight = np.ascontiguousarray(w).reshape(n, k, 1)
-        gather(x, 0, *_rows(x), weight, (0,), False, bias, False, y, (0, m * n, m * n, n))
-        return y
+        return _product(x, weight, False, bias, y)
 
     def matmul(self, a: Array, b: Array) -> Array:
         """a (M, K) times b (K, N): (M, N), C-contiguous. Raises ValueError when shapes do not fit."""
@@ -57,5 +66,4 @@ class GemmMixin(ReferenceBackend):
         a = np.ascontiguousarray(a)
         turned = not b.T.flags.c_contiguous
         weight = np.ascontiguousarray(b).reshape(k, n, 1) if turned else b.T.reshape(n, k, 1)
-        gather(a, 0, *_rows(a), weight, (0,), turned, None, False, c, (0, m * n, m * n, n))
-        return c
+        return _product(a, weight, turned, None, c)

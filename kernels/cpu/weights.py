@@ -8,7 +8,7 @@ in registers, a square tile at a time.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -174,7 +174,15 @@ def input_places(taps: tuple[int, ...], count: int, outputs: int, cols: int, lan
     return places
 
 
-def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Array:
+class Panels(NamedTuple):
+    """Packed weights (panels, rows, cols), of which a gather may use a part of the rows."""
+
+    array: Array
+    rows: int  # of a panel
+    first: int = 0
+
+
+def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Panels:
     """The panels of a weight (O, C, taps), C-contiguous.
 
     Args:
@@ -196,4 +204,4 @@ def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Array
     else:
         places = output_places(taps, count, channels, cols)
         launch(pack_outputs(name), flat, outputs, places, depth, cols, packed, work=packed.size)
-    return packed
+    return Panels(packed, depth)
