@@ -50,14 +50,14 @@ def run(entry: Any, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.n
 
 
 def close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
-    """Equal up to ``tolerance``, relative to each element or to the largest one.
+    """Equal up to ``tolerance``, relative to each element or to the largest finite one; NaN equals NaN.
 
     Raises:
         AssertionError: not so; the message shows the worst element.
     """
     if ours.shape != theirs.shape:
         raise AssertionError(f"{what}: shape {ours.shape}, expected {theirs.shape}")
-    atol = tolerance * max(1.0, float(np.abs(theirs).max(initial=0)))
+    atol = tolerance * max(1.0, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)))
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=atol, err_msg=what)
 
 
@@ -139,6 +139,8 @@ def check(
         checks = {"PyTorch": functools.partial(same_as_stored, stored=stored), **checks}
     if backend == "reference":
         del checks["reference"]
+    if not entry.smooth:
+        del checks["gradient"], checks["second order"]
     failed: dict[str, str] = {}
     for name, function in checks.items():
         try:

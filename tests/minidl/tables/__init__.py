@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.minidl.tables import activations, first, losses, math, neural, shape
+from tests.minidl.tables import activations, first, losses, math, neural, points, shape
 from tests.minidl.tables.entry import Entry
 
 FAMILIES: dict[str, list[Entry]] = {
@@ -12,6 +12,7 @@ FAMILIES: dict[str, list[Entry]] = {
     "neural": neural.TABLE,
     "activations": activations.TABLE,
     "losses": losses.TABLE,
+    "points": points.TABLE,
 }
 TABLE: list[Entry] = [entry for table in FAMILIES.values() for entry in table]
 
