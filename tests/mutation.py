@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from minidl.autograd import Function  # noqa: E402
+from minidl.testing.cases import TABLE  # noqa: E402
 from minidl.testing.operators import check  # noqa: E402
-from tests.minidl.tables import TABLE  # noqa: E402
 from tests.planting import compiled, exchanged, find, source_of  # noqa: E402
 
 KERNEL_WORDS = ("grad", "backward", "scatter", "gather", "fold", "_adjoint", "cumulative")

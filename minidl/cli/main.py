@@ -16,7 +16,17 @@ from typing import NoReturn
 
 from minidl.errors import MinidlError, UsageError
 
-COMMANDS = ("quickstart", "finetune", "evaluate", "predict", "convert", "summary", "models", "warmup")
+COMMANDS = (
+    "quickstart",
+    "finetune",
+    "evaluate",
+    "predict",
+    "convert",
+    "summary",
+    "models",
+    "warmup",
+    "gradcheck",
+)
 """Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> int | None`."""
 
 EXAMPLE = """\
@@ -129,7 +139,12 @@ def _check_command(arguments: Sequence[str]) -> None:
 
 
 def _tolerant_output() -> None:
-    """A terminal that cannot show a character (a class name, say) shows a substitute instead of failing."""
+    """A terminal that cannot show a character (a class name, say) shows a substitute instead of failing, and
+    a stream that the caller closed swallows what is written to it.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the program runs)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -141,16 +156,18 @@ def _failed(error: BaseException, code: int) -> int:
         import traceback
 
         traceback.print_exception(error)
-    _complain(f"error: {_one_line(error)}")
+    _complain(f"error: {one_line(error)}")
     return code
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an exception says, as one line without control characters."""
     if isinstance(error, MemoryError):
         return "not enough memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) or type(error).__name__
 
 
 def _complain(text: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import minidl
 import minidl.nn.functional as F
 from minidl import Tensor
-from tests.minidl.tables import FAMILIES, Entry
+from minidl.testing.cases import FAMILIES, Entry
 
 
 def floats(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Tensor:

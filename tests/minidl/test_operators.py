@@ -13,8 +13,8 @@ import minidl.nn.functional as F
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.testing import gradcheck, gradgradcheck
+from minidl.testing.cases import FAMILIES, TABLE, Entry
 from minidl.testing.operators import close, run
-from tests.minidl.tables import FAMILIES, TABLE, Entry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BACKENDS = ["reference", "cpu"]

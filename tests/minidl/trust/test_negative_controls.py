@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidl.testing.cases import TABLE
 from minidl.testing.operators import check
-from tests.minidl.tables import TABLE
 from tests.minidl.trust.controls import CONTROLS, Control
 from tests.planting import planted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.minidl.tables.entry import Entry
+from minidl.testing.cases.entry import Entry
 
 A = (3, 8)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.minidl.tables.entry import Entry, ints
+from minidl.testing.cases.entry import Entry, ints
 
 A, CUBE = (3, 4), (2, 3, 4)
 # factors with zeros: one, two, none in a row

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.minidl.tables.entry import Entry, ints
+from minidl.testing.cases.entry import Entry, ints
 
 A, CUBE = (3, 4), (2, 3, 4)
 PLACES = np.array([[0, 2, 0], [3, 3, 1]])  # along dim 1 of a (3, 4): fewer rows, repeated columns

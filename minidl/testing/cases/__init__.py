@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.minidl.tables import activations, first, losses, math, neural, points, shape
-from tests.minidl.tables.entry import Entry
+from minidl.testing.cases import activations, first, losses, math, neural, points, shape
+from minidl.testing.cases.entry import Entry
 
 FAMILIES: dict[str, list[Entry]] = {
     "first": first.TABLE,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.minidl.tables.entry import Entry, ints
+from minidl.testing.cases.entry import Entry, ints
 
 A = (4, 5)
 PAIR = (A, A)

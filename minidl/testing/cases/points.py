@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.minidl.tables.entry import Entry, ints
+from minidl.testing.cases.entry import Entry, ints
 
 WORDS = np.array([[3, 1, 1], [0, 1, 5]])
 

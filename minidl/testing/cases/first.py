@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.minidl.tables.entry import Entry, ints
+from minidl.testing.cases.entry import Entry, ints
 
 MASK = np.random.default_rng(3).random((3, 4)) > 0.5
 LABELS = np.array([1, 0, 4, 2, 2, 3])
