@@ -221,8 +221,9 @@ def _check_determinism(
     one, two = value(), value()
     again = _gradients(_tuple(function(*inputs)), leaves, weights)
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(grads, again, strict=True))
-    if not (one == two or (np.isnan(one) and np.isnan(two))) or not same:
-        what = "values" if same else "gradients"
+    repeats = one == two or (np.isnan(one) and np.isnan(two))
+    if not (repeats and same):
+        what = "gradients" if repeats else "values"
         raise GradientError(
             f"gradcheck: the function is not deterministic: called twice with the same inputs, its {what} "
             f"differ (weighted sums {one:.17g} and {two:.17g})"
