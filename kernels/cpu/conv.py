@@ -87,10 +87,16 @@ def gradient_phases(
     return tuple(phases)
 
 
+def operand(x: Array, dtype: npt.DTypeLike) -> Array:
+    """x as kernels read it: C-contiguous, aligned, and writable, because others would each be compiled for."""
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.writeable and x.flags.aligned else x.copy()
+
+
 def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:
     """w (O, KH, KW, C) as (O, C, KH*KW), contiguous: no copy where w lies in memory like PyTorch's weights."""
     o, kh, kw, c = w.shape
-    return np.ascontiguousarray(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
+    return operand(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
 
 
 def is_by_channel(outputs: int, depth: int, groups: int) -> bool:
@@ -123,7 +129,7 @@ class ConvMixin(ReferenceBackend):
             expect_shape("conv2d", "bias", bias, w.shape[:1])
         if x.dtype not in FLOATS or not w.size:
             return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu)
-        x = np.ascontiguousarray(x)
+        x = operand(x, x.dtype)
         weight = flat_taps(w, x.dtype)
         n, (oh, ow), o = len(x), call.out_hw, len(w)
         y = memory.empty((n, oh, ow, o), x.dtype)
@@ -155,7 +161,7 @@ class ConvMixin(ReferenceBackend):
         expect_shape("conv2d_input_grad", "gy", gy, (n, *call.out_hw, o))
         if gy.dtype not in FLOATS or not w.size:
             return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups)
-        gy = np.ascontiguousarray(gy)
+        gy = operand(gy, gy.dtype)
         weight = flat_taps(w, gy.dtype)
         gx = memory.empty(shape, gy.dtype)
         if not gx.size:
@@ -210,8 +216,7 @@ class ConvMixin(ReferenceBackend):
         if not gy.size or not x.size:
             gw.fill(0)
             return gw.transpose(0, 2, 3, 1)
-        gy = np.ascontiguousarray(gy)
-        x = np.ascontiguousarray(x, gy.dtype)
+        gy, x = operand(gy, gy.dtype), operand(x, gy.dtype)
         if is_by_channel(o, depth, groups):
             source = call.source._replace(channels=o)
             channel_weight_gradient(x, source, call.window, gy, gw.reshape(o, kh * kw))

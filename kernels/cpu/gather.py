@@ -38,6 +38,7 @@ from minidl.kernels.cpu.plan import (
     geometry,
     is_plain,
     runs,
+    split_grid,
     tap_offsets,
     tile_shapes,
 )
@@ -260,13 +261,10 @@ def plan_gather(
     _, shape, g = best
     cols = shape.vectors * lanes
     panels = ceil_div(outputs, cols)
-    panel_parts, parts = 1, threads
     reads = len(window.taps) * (1 if by_channel else source.channels)
-    if g.images * g.rows * g.cols * reads * outputs < SMALL:
-        parts = 1
-    elif g.chunks < 2 * threads and g.chunks % threads:
-        panel_parts = min(threads, panels)
-        parts = threads // panel_parts * panel_parts
+    small = g.images * g.rows * g.cols * reads * outputs < SMALL
+    chunk_parts, panel_parts = split_grid(1 if small else threads, g.chunks, panels)
+    parts = chunk_parts * panel_parts
     stretches = [(offset, 1) for offset in tap_offsets(g, window)] if by_channel else runs(g, window)
     segments, blocks = depth_blocks(stretches, DEPTH_BLOCK)
     kernel = gather_kernel(NAMES[source.itemsize], shape.rows, shape.vectors, by_channel)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory
-from minidl.kernels.cpu.conv import FLOATS
+from minidl.kernels.cpu.conv import FLOATS, operand
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Source, Window
 from minidl.kernels.cpu.weight_grad import weight_gradient
@@ -45,9 +43,8 @@ class GemmMixin(ReferenceBackend):
         if x.dtype not in FLOATS or x.dtype != w.dtype or m * n * k < SMALL:
             return super().linear(x, w, bias)
         y = memory.empty((m, n), x.dtype)
-        x = np.ascontiguousarray(x)
-        weight = np.ascontiguousarray(w).reshape(n, k, 1)
-        return _product(x, weight, False, bias, y)
+        weight = operand(w, w.dtype).reshape(n, k, 1)
+        return _product(operand(x, x.dtype), weight, False, bias, y)
 
     def matmul(self, a: Array, b: Array) -> Array:
         """a (M, K) times b (K, N): (M, N), C-contiguous. Raises ValueError when shapes do not fit."""
@@ -60,10 +57,9 @@ class GemmMixin(ReferenceBackend):
         c = memory.empty((m, n), a.dtype)
         if a.T.flags.c_contiguous and not a.flags.c_contiguous:
             # a.T @ b sums over the rows of both: a weight gradient.
-            b = np.ascontiguousarray(b)
-            weight_gradient(b, 0, *_rows(b), a.T[None, None], 0, c.reshape(m, n, 1))
+            b = operand(b, b.dtype)
+            weight_gradient(b, 0, *_rows(b), operand(a.T, a.dtype)[None, None], 0, c.reshape(m, n, 1))
             return c
-        a = np.ascontiguousarray(a)
         turned = not b.T.flags.c_contiguous
-        weight = np.ascontiguousarray(b).reshape(k, n, 1) if turned else b.T.reshape(n, k, 1)
-        return _product(a, weight, turned, None, c)
+        weight = operand(b, b.dtype).reshape(k, n, 1) if turned else operand(b.T, b.dtype).reshape(n, k, 1)
+        return _product(operand(a, a.dtype), weight, turned, None, c)

@@ -126,6 +126,20 @@ def even_split(total: int, largest: int) -> int:
     return ceil_div(total, ceil_div(total, max(1, largest)))
 
 
+def split_grid(threads: int, chunks: int, panels: int) -> tuple[int, int]:
+    """Into how many parts to split chunks and panels, so that the largest share is smallest.
+
+    Parts that share a chunk each fill its slab, which counts a little against splitting panels.
+    """
+
+    def longest(panel_parts: int) -> float:
+        chunk_parts = threads // panel_parts
+        return ceil_div(chunks, chunk_parts) * ceil_div(panels, panel_parts) * (1 + 0.02 * (panel_parts - 1))
+
+    panel_parts = min(range(1, min(threads, panels) + 1), key=longest)
+    return min(threads // panel_parts, chunks), panel_parts
+
+
 def slab_pixel(source: Source, window: Window) -> int:
     """Elements between slab pixels: one cache line more than the channels where they would compete for cache lines."""
     step = source.channels * source.itemsize

@@ -34,8 +34,8 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
-_I32 = ir.IntType(32)
-_I64 = ir.IntType(64)
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
 
 
 class Target(NamedTuple):
@@ -102,7 +102,7 @@ def target() -> Target:
     return target_of(*cpu_target.target_context.codegen().magic_tuple())
 
 
-def _element(dtype: str) -> tuple[Any, Any, int]:
+def element_of(dtype: str) -> tuple[Any, Any, int]:
     """LLVM type, Numba type and bytes of an element."""
     if dtype == "float32":
         return ir.FloatType(), types.float32, 4
@@ -111,28 +111,28 @@ def _element(dtype: str) -> tuple[Any, Any, int]:
     raise ValueError(f"tile: dtype expects float32 or float64, got {dtype}")
 
 
-def _const(value: int) -> Any:
-    return ir.Constant(_I64, value)
+def const(value: int) -> Any:
+    return ir.Constant(I64, value)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
     """The address of element ``offset`` of a contiguous array."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
-class _TileType(types.Type):
+class TileType(types.Type):
     """A block of SIMD registers, opaque to Python code."""
 
     def __init__(self, dtype: str, lanes: int, rows: int, vectors: int) -> None:
         super().__init__(name=f"tile({dtype}x{lanes},{rows}x{vectors})")
-        element = _element(dtype)[0]
+        element = element_of(dtype)[0]
         self.vector = ir.VectorType(element, lanes)
         self.struct = ir.LiteralStructType([self.vector] * (rows * vectors))
 
 
-@register_model(_TileType)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, tile_type: _TileType) -> None:
+@register_model(TileType)
+class TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile_type: TileType) -> None:
         super().__init__(manager, tile_type, tile_type.struct)
 
 
@@ -164,13 +164,13 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         rows: rows of the tile, each a broadcast operand.
         vectors: SIMD registers per row.
     """
-    _, _, itemsize = _element(dtype)
+    _, _, itemsize = element_of(dtype)
     machine = target()
     lanes = machine.float_lanes * 4 // itemsize
-    kind = _TileType(dtype, lanes, rows, vectors)
+    kind = TileType(dtype, lanes, rows, vectors)
     vector, struct = kind.vector, kind.struct
     places = [(r, v, r * vectors + v) for r in range(rows) for v in range(vectors)]
-    splat = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+    splat = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     zeros = ir.Constant(vector, [0.0] * lanes)
 
@@ -203,13 +203,13 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def fma(typing: Any, acc: Any, a: Any, ai: Any, stride: Any, b: Any, bi: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, a, ai, stride, b, bi = args
-            column = _pointer(context, builder, signature.args[1], a, ai)
-            row = _pointer(context, builder, signature.args[4], b, bi)
-            right = [load_vector(builder, builder.gep(row, [_const(v * lanes)])) for v in range(vectors)]
+            column = pointer_to(context, builder, signature.args[1], a, ai)
+            row = pointer_to(context, builder, signature.args[4], b, bi)
+            right = [load_vector(builder, builder.gep(row, [const(v * lanes)])) for v in range(vectors)]
             out: list[Any] = []
             for r in range(rows):
-                left = builder.load(builder.gep(column, [builder.mul(stride, _const(r))]))
-                left = builder.insert_element(undefined, left, ir.Constant(_I32, 0))
+                left = builder.load(builder.gep(column, [builder.mul(stride, const(r))]))
+                left = builder.insert_element(undefined, left, ir.Constant(I32, 0))
                 left = builder.shuffle_vector(left, undefined, splat)
                 for v in range(vectors):
                     old = builder.extract_value(acc, r * vectors + v)
@@ -222,13 +222,13 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def fma_lanes(typing: Any, acc: Any, a: Any, ai: Any, step: Any, b: Any, bi: Any, b_step: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, a, ai, step, b, bi, b_step = args
-            left = _pointer(context, builder, signature.args[1], a, ai)
-            right = _pointer(context, builder, signature.args[4], b, bi)
+            left = pointer_to(context, builder, signature.args[1], a, ai)
+            right = pointer_to(context, builder, signature.args[4], b, bi)
             out: list[Any] = []
             for r, v, place in places:
                 pair = []
                 for base, stride in ((left, step), (right, b_step)):
-                    offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                    offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
                     pair.append(load_vector(builder, builder.gep(base, [offset])))
                 out.append(multiply_add(builder, pair[0], pair[1], builder.extract_value(acc, place)))
             return build(builder, out)
@@ -240,10 +240,10 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def load(typing: Any, m: Any, mi: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             m, mi, stride = args
-            base = _pointer(context, builder, signature.args[0], m, mi)
+            base = pointer_to(context, builder, signature.args[0], m, mi)
             values = []
             for r, v, _ in places:
-                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
                 values.append(load_vector(builder, builder.gep(base, [offset])))
             return build(builder, values)
 
@@ -253,10 +253,10 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def add(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, c, ci, stride = args
-            base = _pointer(context, builder, signature.args[1], c, ci)
+            base = pointer_to(context, builder, signature.args[1], c, ci)
             values = []
             for r, v, place in places:
-                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
                 old = load_vector(builder, builder.gep(base, [offset]))
                 values.append(builder.fadd(builder.extract_value(acc, place), old))
             return build(builder, values)
@@ -267,9 +267,9 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def store(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, c, ci, stride = args
-            base = _pointer(context, builder, signature.args[1], c, ci)
+            base = pointer_to(context, builder, signature.args[1], c, ci)
             for r, v, place in places:
-                offset = builder.add(builder.mul(stride, _const(r)), _const(v * lanes))
+                offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
                 address = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
                 builder.store(builder.extract_value(acc, place), address).align = itemsize
             return context.get_dummy_value()
@@ -280,8 +280,8 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def add_row(typing: Any, acc: Any, row: Any, ri: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, row, ri = args
-            base = _pointer(context, builder, signature.args[1], row, ri)
-            right = [load_vector(builder, builder.gep(base, [_const(v * lanes)])) for v in range(vectors)]
+            base = pointer_to(context, builder, signature.args[1], row, ri)
+            right = [load_vector(builder, builder.gep(base, [const(v * lanes)])) for v in range(vectors)]
             return build(
                 builder, [builder.fadd(builder.extract_value(acc, p), right[v]) for _, v, p in places]
             )
@@ -303,108 +303,12 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     return Tile(name, rows, vectors, vectors * lanes, zero, fma, fma_lanes, load, add, store, add_row, relu)
 
 
-class Square(NamedTuple):
-    """The intrinsics of a square tile; see :func:`square`. Tables are int64 arrays of offsets, one for each row."""
-
-    lanes: int
-    load: Any  # load(m, mi, stride) -> tile
-    load_at: Any  # load_at(m, mi, table, ti) -> tile: tile[r, c] = m[mi + table[ti + r] + c]
-    add_at: Any  # add_at(tile, m, mi, table, ti) -> tile: tile[r, c] += m[mi + table[ti + r] + c]
-    transpose: Any  # transpose(tile) -> tile
-    store: Any  # store(tile, m, mi, stride)
-    store_at: Any  # store_at(tile, m, mi, table, ti): rows with a negative offset are left out
-
-
-@functools.cache
-def square(dtype: str) -> Square:
-    """The square tile, one register per row: what turns rows into columns without touching memory."""
-    _, _, itemsize = _element(dtype)
-    lanes = target().float_lanes * 4 // itemsize
-    kind = _TileType(dtype, lanes, lanes, 1)
-    vector, struct = kind.vector, kind.struct
-    plain = tile(dtype, lanes, 1)
-
-    def address_at(context: Any, builder: Any, kinds: tuple[Any, Any], m: Any, mi: Any, offset: Any) -> Any:
-        pointer = _pointer(context, builder, kinds[0], m, builder.add(mi, offset))
-        return builder.bitcast(pointer, vector.as_pointer())
-
-    def table_entry(context: Any, builder: Any, kind: Any, table: Any, ti: Any, r: int) -> Any:
-        return builder.load(_pointer(context, builder, kind, table, builder.add(ti, _const(r))))
-
-    def gather_rows(context: Any, builder: Any, kinds: Any, args: Any) -> list[Any]:
-        m, mi, table, ti = args
-        out = []
-        for r in range(lanes):
-            offset = table_entry(context, builder, kinds[2], table, ti, r)
-            value = builder.load(address_at(context, builder, kinds, m, mi, offset))
-            value.align = itemsize
-            out.append(value)
-        return out
-
-    def build(builder: Any, values: list[Any]) -> Any:
-        out = ir.Constant(struct, ir.Undefined)
-        for place, value in enumerate(values):
-            out = builder.insert_value(out, value, place)
-        return out
-
-    @intrinsic
-    def load_at(typing: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return build(builder, gather_rows(context, builder, signature.args, args))
-
-        return kind(m, types.intp, table, types.intp), generate
-
-    @intrinsic
-    def add_at(typing: Any, acc: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            rows = gather_rows(context, builder, signature.args[1:], args[1:])
-            old = [builder.extract_value(args[0], r) for r in range(lanes)]
-            return build(builder, [builder.fadd(a, b) for a, b in zip(old, rows, strict=True)])
-
-        return kind(kind, m, types.intp, table, types.intp), generate
-
-    @intrinsic
-    def transpose(typing: Any, acc: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            rows = [builder.extract_value(args[0], r) for r in range(lanes)]
-            # Swap the off-diagonal quarters of every 2s x 2s block, for s = 1, 2, 4, ...
-            step = 1
-            while step < lanes:
-                upper = [i if not i & step else lanes + (i ^ step) for i in range(lanes)]
-                lower = [i ^ step if not i & step else lanes + i for i in range(lanes)]
-                masks = [ir.Constant(ir.VectorType(_I32, lanes), mask) for mask in (upper, lower)]
-                for r in range(lanes):
-                    if not r & step:
-                        a, b = rows[r], rows[r | step]
-                        rows[r] = builder.shuffle_vector(a, b, masks[0])
-                        rows[r | step] = builder.shuffle_vector(a, b, masks[1])
-                step *= 2
-            return build(builder, rows)
-
-        return kind(kind), generate
-
-    @intrinsic
-    def store_at(typing: Any, acc: Any, m: Any, mi: Any, table: Any, ti: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            acc, m, mi, table, ti = args
-            for r in range(lanes):
-                offset = table_entry(context, builder, signature.args[3], table, ti, r)
-                with builder.if_then(builder.icmp_signed(">=", offset, _const(0)), likely=True):
-                    address = address_at(context, builder, signature.args[1:], m, mi, offset)
-                    builder.store(builder.extract_value(acc, r), address).align = itemsize
-            return context.get_dummy_value()
-
-        return types.void(kind, m, types.intp, table, types.intp), generate
-
-    return Square(lanes, plain.load, load_at, add_at, transpose, plain.store, store_at)
-
-
 def _copy_intrinsic(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, ti, source, si, count = args
-        target_pointer = _pointer(context, builder, signature.args[0], to, ti)
-        source_pointer = _pointer(context, builder, signature.args[2], source, si)
+        target_pointer = pointer_to(context, builder, signature.args[0], to, ti)
+        source_pointer = pointer_to(context, builder, signature.args[2], source, si)
         itemsize = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
         cgutils.raw_memcpy(builder, target_pointer, source_pointer, count, itemsize)
         return context.get_dummy_value()

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.kernels.cpu import memory, simd
+from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.plan import NAMES, IntArray, ceil_div
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.cpu.square import square as square_tile
 from minidl.kernels.reference.checks import Array
 
 
@@ -25,7 +26,7 @@ def pack_outputs(dtype: str) -> Kernel:
     ``places``: for each (c, tap), in memory order, cols times its row in a panel; negative for taps left
     out. ``depth``: rows of a panel.
     """
-    square = simd.square(dtype)
+    square = square_tile(dtype)
     load, transpose, store_at = square.load, square.transpose, square.store_at
     lanes = square.lanes
 
@@ -61,7 +62,7 @@ def pack_inputs(dtype: str) -> Kernel:
     ``places``: for each tap, cols times the row of its first output in a panel; negative for taps left out,
     and negative entries up to a multiple of the vector length. ``depth``: rows of a panel.
     """
-    square = simd.square(dtype)
+    square = square_tile(dtype)
     load, transpose, store, store_at = square.load, square.transpose, square.store, square.store_at
     lanes = square.lanes
 
@@ -116,7 +117,7 @@ def collect_weight(dtype: str) -> Kernel:
     partial: (slices, panels, panel_size) flat. places: for each (c, tap), in memory order, the element of a
     panel that holds its column 0.
     """
-    square = simd.square(dtype)
+    square = square_tile(dtype)
     load_at, add_at, transpose, store = square.load_at, square.add_at, square.transpose, square.store
     lanes = square.lanes
 
@@ -197,7 +198,7 @@ def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Panel
     depth = len(taps) * deep
     packed = memory.empty(ceil_div(wide, cols) * depth * cols, weight.dtype)
     if turned:
-        places = input_places(taps, count, outputs, cols, simd.square(name).lanes)
+        places = input_places(taps, count, outputs, cols, square_tile(name).lanes)
         launch(
             pack_inputs(name), flat, outputs, channels, count, places, depth, cols, packed, work=packed.size
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, by_channel, gather, memory, runtime, weight_grad
+from minidl.kernels.cpu import CPUBackend, by_channel, gather, memory, plan, runtime, weight_grad
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near, conv
@@ -296,3 +296,21 @@ def test_gradients_of_the_wrong_shape_raise() -> None:
         if shape[3] == 4:
             with pytest.raises(ValueError, match="gy expects shape"):
                 CPU.conv2d_weight_grad(gy, x, (3, 3), *options)
+
+
+@pytest.mark.parametrize(
+    ("threads", "chunks", "panels", "expected"),
+    [
+        (1, 5, 3, (1, 1)),
+        (2, 96, 4, (2, 1)),
+        (2, 3, 4, (1, 2)),
+        (2, 5, 1, (2, 1)),
+        (4, 1, 16, (1, 4)),
+        (8, 3, 2, (3, 2)),
+        (64, 2, 3, (2, 3)),
+    ],
+)
+def test_parts_split_chunks_or_panels_by_the_longest_share(
+    threads: int, chunks: int, panels: int, expected: tuple[int, int]
+) -> None:
+    assert plan.split_grid(threads, chunks, panels) == expected

@@ -10,6 +10,7 @@ import pytest
 from minidl.kernels.cpu import simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.plan import tile_shapes
+from minidl.kernels.cpu.square import square as square_tile
 
 SHAPES = {(s.rows, s.vectors) for s in tile_shapes()} | {(1, 1), (3, 2)}
 
@@ -45,7 +46,7 @@ def test_a_tile_multiplies_adds_and_stores(rows: int, vectors: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_square_tile_transposes_and_follows_tables(dtype: str) -> None:
-    square = simd.square(dtype)
+    square = square_tile(dtype)
     load, load_at, add_at = square.load, square.load_at, square.add_at
     transpose, store, store_at = square.transpose, square.store, square.store_at
     lanes = square.lanes
@@ -83,7 +84,7 @@ def test_a_tile_of_another_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match="float32 or float64, got float16"):
         simd.tile("float16", 2, 2)
     with pytest.raises(ValueError, match="got int32"):
-        simd.square("int32")
+        square_tile("int32")
 
 
 TARGETS = [
