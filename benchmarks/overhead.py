@@ -1,0 +1,105 @@
+"""What the engine itself costs: chains of small operators, microseconds for each, beside PyTorch's.
+
+    python -m benchmarks.overhead
+
+Arrays of four numbers: nearly all of the time is bookkeeping. Forward records the graph, backward walks it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LENGTH = 1000
+
+CHAINS: dict[str, Callable[[Any, Any], Any]] = {
+    "y + b": lambda y, b: y + b,
+    "y + 1.5": lambda y, b: y + 1.5,
+    "y * b": lambda y, b: y * b,
+    "relu(y)": lambda y, b: y.relu(),
+    "tanh(y)": lambda y, b: y.tanh(),
+    "y.reshape": lambda y, b: y.reshape(2, 2) if y.ndim == 1 else y.reshape(4),
+}
+
+
+def _once(step: Callable[[Any, Any], Any], x: Any, b: Any) -> tuple[float, float]:
+    """Microseconds for each operator of a chain, forward and backward."""
+    start = time.perf_counter()
+    y = x
+    for _ in range(LENGTH):
+        y = step(y, b)
+    loss = y.sum()
+    middle = time.perf_counter()
+    loss.backward()
+    end = time.perf_counter()
+    x.grad = None
+    return 1e6 * (middle - start) / LENGTH, 1e6 * (end - middle) / LENGTH
+
+
+def measure(turns: int = 40) -> list[dict[str, Any]]:
+    """The quickest of the turns, in which minidl and PyTorch (where installed) alternate: what else runs on the
+    machine can only add."""
+    import minidl
+
+    array = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
+    sides = {"minidl": (minidl.Tensor(array, requires_grad=True), minidl.Tensor(array))}
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        sides["torch"] = (torch.tensor(array, requires_grad=True), torch.tensor(array))  # type: ignore[assignment]
+    except ImportError:
+        pass
+    rows = []
+    for name, step in CHAINS.items():
+        found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        for turn in range(turns + 2):
+            for side, (x, b) in sides.items():
+                result = _once(step, x, b)
+                if turn >= 2:
+                    found[side].append(result)
+        row: dict[str, Any] = {"chain": name}
+        for side, results in found.items():
+            for part, values in zip(("forward", "backward"), zip(*results, strict=True), strict=True):
+                row[f"{side} {part}"] = min(values)
+        if "torch" in found:
+            ours, theirs = (sum(row[f"{side} {part}"] for part in ("forward", "backward")) for side in sides)
+            row["ratio"] = ours / theirs
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows as Markdown: forward and backward microseconds, and the ratio of their sums."""
+    lines = ["| operator | minidl forward | backward | PyTorch forward | backward | minidl / PyTorch |"]
+    lines.append("| --- " * 6 + "|")
+    for row in rows:
+        cells = [f"{row[k]:.2f}" if k in row else "-" for k in list(_COLUMNS)]
+        lines.append(f"| {row['chain']} | {' | '.join(cells)} |")
+    return lines
+
+
+_COLUMNS = ("minidl forward", "minidl backward", "torch forward", "torch backward", "ratio")
+
+
+def main() -> None:
+    """Print the table; with --json also write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    options = parser.parse_args()
+    rows = measure(options.turns)
+    print(f"microseconds for each of {LENGTH} operators on 4 numbers, quickest of {options.turns} turns\n")
+    print("\n".join(table(rows)))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
