@@ -140,23 +140,19 @@ def gradgradcheck(
             grads = autograd.grad(outs, xs, grad_outputs=args[n:], create_graph=True, allow_unused=True)
         return [g for g in grads if g is not None]
 
-    recorded = first_order(*leaves, *tangents)
-    if not any(g.requires_grad for g in recorded):
+    if not any(g.requires_grad for g in first_order(*leaves, *tangents)):
         raise GradientError("gradgradcheck: the gradients have no graph: a backward is not differentiable")
-    plain = autograd.grad(
-        [o for o in outputs if o.requires_grad], leaves, grad_outputs=tangents, allow_unused=True
-    )
-    _compare(
-        "with create_graph the gradients are others than without",
-        [g.data for g in recorded],
-        [g.data for g in plain if g is not None],
-    )
-    for k in range(n if n > 1 else 0):  # an operator skips the gradients that nobody needs
+
+    def gradients(which: Sequence[Tensor], create_graph: bool) -> list[np.ndarray]:
         outs = [o for o in _tuple(function(*inputs)) if o.requires_grad]
-        alone = autograd.grad(outs, leaves[k], tangents, create_graph=True, allow_unused=True)[0]
-        if alone is not None and plain[k] is not None:
-            reason = f"with create_graph input {k} has another gradient when no other is asked for"
-            _compare(reason, [alone.data], [plain[k].data])
+        found = autograd.grad(outs, which, tangents, create_graph=create_graph, allow_unused=True)
+        return [np.zeros(t.shape) if g is None else g.data for t, g in zip(which, found, strict=True)]
+
+    plain = gradients(leaves, False)
+    _compare("with create_graph the gradients are others than without", gradients(leaves, True), plain)
+    for k in range(n if n > 1 else 0):  # an operator skips the gradients that nobody needs
+        reason = f"with create_graph input {k} has another gradient when no other is asked for"
+        _compare(reason, gradients([leaves[k]], True), [plain[k]])
     return gradcheck(
         first_order,
         [*leaves, *tangents],

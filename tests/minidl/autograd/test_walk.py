@@ -71,6 +71,19 @@ def test_a_gradient_of_another_dtype_is_converted() -> None:
     assert x.grad is not None and x.grad.dtype == np.float32
 
 
+def test_a_gradient_that_an_operator_computed_in_another_dtype_is_converted() -> None:
+    class Wide(Function):
+        def forward(self, x: np.ndarray) -> np.ndarray:
+            return x * 2
+
+        def backward(self, grad: Tensor) -> Tensor:
+            return grad.double() * 2
+
+    x = Tensor(np.ones(2, np.float32), requires_grad=True)
+    Wide()(x).sum().backward()
+    assert x.grad is not None and x.grad.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("returned", "error", "message"),
     [
