@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.training.metrics import Evaluation
-from minidl.training.reporting import EpochRow, Reporter
+from minidl.training.reporting import EpochRow, Reporter, printable
 
 
 def make_reporter() -> Reporter:
@@ -147,20 +147,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *(line(row) for row in rows)])
 
 
-def evaluation_text(evaluation: Evaluation, largest_confusion: int = 20) -> str:
-    """The figures of an evaluation as text; the confusion matrix only up to `largest_confusion` classes."""
+def evaluation_text(
+    evaluation: Evaluation, largest_confusion: int = 20, largest_table: int | None = None
+) -> str:
+    """The figures of an evaluation as text; the confusion matrix only up to `largest_confusion` classes, and
+    of more than `largest_table` classes only the ten with the lowest F1.
+    """
     e = evaluation
+    scores, title = e.per_class(), "class"
+    if largest_table is not None and len(scores) > largest_table:
+        scores, title = sorted(scores, key=lambda s: s.f1)[:10], "the ten weakest classes"
     lines = [f"accuracy {100 * e.accuracy:.2f} % ({e.correct} of {e.total:,} images)"]
     if e.top5 is not None:
         lines[0] += f", top-5 {100 * e.top5:.2f} %"
     lines[0] += f", loss {e.loss:.4f}"
     rows = [
-        [s.name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support)]
-        for s in e.per_class()
+        [printable(s.name), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", str(s.support)]
+        for s in scores
     ]
-    lines += ["", table(["class", "precision", "recall", "F1", "images"], rows)]
+    lines += ["", table([title, "precision", "recall", "F1", "images"], rows)]
     if len(e.classes) <= largest_confusion:
-        names = [name[:14] for name in e.classes]
+        names = [printable(name)[:14] for name in e.classes]
         body = [[name, *map(str, counts)] for name, counts in zip(names, e.confusion.tolist(), strict=True)]
         short = [name[:6] for name in names]
         lines += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any, Literal
 
 from minidl.cli.options import add_device, add_loading, add_model, use_device
@@ -46,6 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("give either --checkpoint RUN, or --model NAME and --weights FILE")
     if arguments.checkpoint is not None and (arguments.weights or arguments.model_option):
         raise UsageError("--checkpoint knows its own model: leave out --weights and --model-option")
+    if arguments.model is not None and arguments.weights is None:
+        raise UsageError("argument --weights: is needed with --model")
+    folder = os.path.dirname(arguments.confusion_picture or "")
+    if folder and not os.path.isdir(folder):
+        raise UsageError(f"argument --confusion-picture: there is no folder {folder}")
     if arguments.split not in (None, "val", "train"):
         raise UsageError(f"argument --split: must be val or train, got {arguments.split!r}")
 
@@ -115,4 +121,6 @@ def load_any(
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    from minidl.training.reporting import printable
+
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")

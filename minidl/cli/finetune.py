@@ -139,10 +139,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     reporter.log("")
     if done.evaluation is None:
-        reporter.log(f"finished after {done.best.epoch} epochs; the data has no validation part")
+        reporter.log(
+            f"finished after {done.best.epoch} epoch{'s' * (done.best.epoch > 1)}; the data has no validation part"
+        )
     else:
         reporter.log(f"best epoch {done.best.epoch}, on the validation images:")
-        reporter.log(evaluation_text(done.evaluation))
+        reporter.log(evaluation_text(done.evaluation, largest_table=40))
     reporter.log("")
     pictures = "" if arguments.no_pictures else " and pictures"
     reporter.log(f"written to {done.path}: best.safetensors, last.safetensors, metrics.csv{pictures}")
@@ -152,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace, status: str) -> Any:
     """The settings given, completed by defaults, or by those of the run that is continued."""
-    from minidl.models import parse_options
+    from minidl.models import architecture, parse_options
     from minidl.training import Settings, saved_settings
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
@@ -175,6 +177,8 @@ def _settings(arguments: argparse.Namespace, status: str) -> Any:
             return Settings(**saved)
         if "model" not in given:
             raise UsageError("argument --model: is needed ('minidl models' lists the names)")
-        return Settings(**given)
+        settings = Settings(**given)
+        architecture(settings.model)  # an unknown name is said before anything is read
+        return settings
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

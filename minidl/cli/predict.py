@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     import json
     import sys
 
+    from minidl.cli.main import one_line
     from minidl.training import Predictor
+    from minidl.training.reporting import printable
 
     predictor = Predictor.load(arguments.checkpoint)
     failed = False
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path, outcome in predictor.predict_files(arguments.images):
         if isinstance(outcome, Exception):
             failed = True
-            print(f"minidl: error: {outcome}", file=sys.stderr, flush=True)
+            print(f"minidl: error: {one_line(outcome)}", file=sys.stderr, flush=True)
             results.append({"image": path, "error": str(outcome)})
             continue
         best = outcome[: arguments.top]
@@ -58,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             {"image": path, "classes": [{"name": name, "probability": share} for name, share in best]}
         )
         if not arguments.json:
-            print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in best), flush=True)
+            shown = (f"{printable(name)} {100 * share:.1f} %" for name, share in best)
+            print(f"{printable(path)}: {', '.join(shown)}", flush=True)
     if arguments.json:
         print(json.dumps(results))
     return 1 if failed else 0

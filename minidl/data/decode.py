@@ -50,12 +50,8 @@ def decode_image(data: bytes, name: str, channels: int = 3, max_pixels: int = MA
     if not data:
         raise MinidlError(f"{name}: the file is empty")
     try:
-        image = _identify(data, name)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise MinidlError(
-                f"{name}: {width} x {height} pixels, more than the {max_pixels} that are decoded"
-            )
+        image = _identify(data, name, max_pixels)
+        _check_size(*image.size, name, max_pixels)
         image.load()
         return _to_mode(_orient(image), "RGB" if channels == 3 else "L", name)
     except (MinidlError, MemoryError):
@@ -66,7 +62,7 @@ def decode_image(data: bytes, name: str, channels: int = 3, max_pixels: int = MA
         raise MinidlError(f"{name}: cannot be decoded: {reason(error)}") from error
 
 
-def _identify(data: bytes, name: str) -> ImageFile:
+def _identify(data: bytes, name: str, max_pixels: int) -> ImageFile:
     """An image whose header is read, by the signature of the format.
 
     `Image.open` is not used: it warns (once, in some thread) about sizes which are an error here, and it
@@ -92,12 +88,31 @@ def _identify(data: bytes, name: str) -> ImageFile:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         from PIL.WebPImagePlugin import WebPImageFile
 
+        _check_size(*_webp_size(data), name, max_pixels)  # the decoder allocates its canvas when it is made
         return WebPImageFile(stream)
     if data.startswith((b"II*\0", b"MM\0*")):
         from PIL.TiffImagePlugin import TiffImageFile
 
         return TiffImageFile(stream)
     raise MinidlError(f"{name}: not an image: expected JPEG, PNG, GIF, BMP, WebP or TIFF")
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise MinidlError(f"{name}: {width} x {height} pixels, more than the {max_pixels} that are decoded")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a WebP file states (RFC 9649, section 2); (0, 0) for a file that is damaged."""
+    kind, head = data[12:16], data[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")
+    if kind == b"VP8 ":
+        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return 0, 0
 
 
 def _orient(image: Image.Image) -> Image.Image:

@@ -105,6 +105,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     from minidl import weights
 
     file = checkpoint_file(path)
+    if file.suffix.lower() in (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt"):
+        raise MinidlError(
+            f"{file}: is no checkpoint of minidl, those end in .safetensors; use --model NAME --weights {file} instead"
+        )
+    if file.name == "resume.safetensors":
+        raise MinidlError(f"{file}: is the state of an unfinished run, not a checkpoint")
     text = weights.load_metadata(file).get(DOCUMENT_KEY)
     if text is None:
         raise MinidlError(
@@ -142,6 +148,10 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
     for name in ("best.safetensors", "last.safetensors"):
         if (place / name).exists():
             return place / name
+    if (place / "resume.safetensors").exists():
+        raise MinidlError(
+            f"{place}: holds an unfinished run without a checkpoint yet; continue it with --resume"
+        )
     raise MinidlError(f"{place}: holds no checkpoint (neither best.safetensors nor last.safetensors)")
 
 

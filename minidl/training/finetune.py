@@ -22,7 +22,7 @@ from minidl.training.checkpoint import Checkpoint, load_checkpoint
 from minidl.training.freezing import freeze
 from minidl.training.metrics import Evaluation, score
 from minidl.training.network import Network, build_network
-from minidl.training.reporting import EpochRow, Reporter
+from minidl.training.reporting import EpochRow, Reporter, printable
 from minidl.training.run_folder import BEST, RunFolder, run_status
 from minidl.training.settings import Settings
 from minidl.training.trainer import Loader, Trainer, predict_logits
@@ -62,7 +62,8 @@ def fine_tune(
     however often the run was killed and continued with `resume=True`. `step_seconds` is how often the state
     is saved within an epoch.
 
-    Raises UsageError when `out` exists and `resume` is false, MinidlError for bad data, weights that do not
+    Raises UsageError when `out` exists and `resume` is false and for an unknown model, option or layer,
+    MinidlError for bad data, weights that do not
     fit, a loss that is not finite, or a file that cannot be written.
     """
     reporter = reporter or Reporter()
@@ -76,7 +77,10 @@ def fine_tune(
     if not len(splits.train):
         raise MinidlError(f"{'the data set' if splits is data else data}: has no training images")
     network = build_network(settings, splits.classes, reporter, fresh=status == "absent")
-    reporter.log(freeze(network.model, settings.freeze, network.classifier))
+    try:
+        reporter.log(freeze(network.model, settings.freeze, network.classifier))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if status == "finished":
         reporter.log(f"{out}: this run is finished, nothing to do")
         return _finished(out, splits, network, workers, reporter)
@@ -107,9 +111,14 @@ def fine_tune(
         steps = f" and {at.step} steps" if at.step else ""
         reporter.log(f"{out}: continued after {at.epoch} of {epochs} epochs{steps}")
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        folder.save(trainer)
-    history = trainer.fit(epochs)
+        if resume:
+            reporter.log(f"{out}: there is nothing to continue, a new run starts")
+        folder.create(trainer)
+    try:
+        history = trainer.fit(epochs)
+    except MinidlError:
+        folder.abandon()
+        raise
     evaluation = None
     if trainer.val_loader is not None:
         network.model.load_state_dict(load_checkpoint(out / BEST).state)
@@ -252,7 +261,7 @@ def _finished(out: Path, splits: Splits, network: Network, workers: int, reporte
 
 
 def _data_line(splits: Splits, data: str) -> str:
-    names = ", ".join(splits.classes[:10]) + (", ..." if len(splits.classes) > 10 else "")
+    names = ", ".join(map(printable, splits.classes[:10])) + (", ..." if len(splits.classes) > 10 else "")
     return (
         f"{data}: {splits.kind}, {len(splits.train):,} training and {len(splits.val):,} validation images, "
         f"{len(splits.classes)} classes ({names})"

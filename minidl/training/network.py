@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidl import models
-from minidl.errors import MinidlError
+from minidl.errors import MinidlError, UsageError
 from minidl.models import Model
 from minidl.nn import StateDictError
 from minidl.training.reporting import Reporter
@@ -32,7 +32,7 @@ def build_network(settings: Settings, classes: list[str], reporter: Reporter, fr
 
     `fresh=False` leaves out the weights file: a resumed run brings its own weights.
 
-    Raises MinidlError when the weights file is bad or does not fit, ValueError for unknown names and options.
+    Raises MinidlError when the weights file is bad or does not fit, UsageError for unknown names and options.
     """
     if not fresh:
         model = models.create(
@@ -75,10 +75,13 @@ def load_model(
 ) -> Model:
     """A registered model with the weights of a file (None: random ones) and as many classes as the file has.
 
-    Raises MinidlError, in one line, when the file is bad or does not fit; ValueError for unknown names and
+    Raises MinidlError, in one line, when the file is bad or does not fit; UsageError for unknown names and
     options.
     """
-    models.architecture(name)  # an unknown name is said before a large file is read
+    try:
+        models.architecture(name)  # an unknown name is said before a large file is read
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     state = None
     if weights_file is not None:
         from minidl import weights
@@ -92,8 +95,8 @@ def load_model(
         return models.create(name, weights=state, pretrained_cfg=dict(preprocess) or None, **options)
     except StateDictError as error:
         raise MinidlError(f"{weights_file}: does not fit {name}: {condensed(error)}") from error
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def condensed(error: StateDictError) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl.training.metrics import Evaluation
-from minidl.training.reporting import EpochRow
+from minidl.training.reporting import EpochRow, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +29,8 @@ NO_MATPLOTLIB = (
 )
 MAX_NUMBERED = 25
 """With more classes than this the cells of the confusion matrix carry no numbers."""
+MAX_NAMED = 80
+"""With more classes than this not every row and column of the confusion matrix is named."""
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3465a4", "#e07b00", "#2e8b57", "#c0392b", "#777777"
 
@@ -59,7 +62,8 @@ def draw_curves(history: Sequence[EpochRow], path: str | os.PathLike[str]) -> bo
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend()
-    right.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    right.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.4g} %")
     _save(figure, path)
     return True
 
@@ -79,11 +83,16 @@ def draw_confusion(evaluation: Evaluation, path: str | os.PathLike[str], title: 
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(
-        title or f"{evaluation.correct} of {evaluation.total} right ({100 * evaluation.accuracy:.1f} %)"
+        title or f"{evaluation.correct:,} of {evaluation.total:,} right ({100 * evaluation.accuracy:.1f} %)"
     )
-    font = 9 if len(names) <= MAX_NUMBERED else max(3.0, 250 / len(names))
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=font)
-    axes.set_yticks(range(len(names)), names, fontsize=font)
+    font = 9 if len(names) <= MAX_NUMBERED else max(5.0, 250 / len(names))
+    named = range(0, len(names), -(-len(names) // MAX_NAMED))
+    for axis in (axes.xaxis, axes.yaxis):
+        # a dollar sign would start a formula
+        axis.set_ticks(named, [names[i].replace("$", r"\$") for i in named], fontsize=font)
+    axes.tick_params(axis="x", rotation=45)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
     if len(names) <= MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if share[row, column] > 0.5 else "black"
@@ -166,12 +175,14 @@ def _fitted(image: Any, size: int) -> Image.Image:
 
 
 def _line(draw: Any, at: tuple[int, int], text: str, color: str, font: Any, width: int) -> None:
+    text = printable(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2].rstrip() + "…"
     draw.text(at, text, fill=color, font=font)
 
 
 def _shortened(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= 18 else name[:17] + "…"
 
 
@@ -189,6 +200,8 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     from minidl.weights.files import atomic_write
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():  # a class name in a script that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="png")
     with atomic_write(Path(path)) as file:
         file.write(buffer.getvalue())

@@ -24,6 +24,13 @@ class EpochRow:
         return dict(self.__dict__)
 
 
+def printable(text: str) -> str:
+    """`text` with control characters escaped: the names of files and classes may hold line ends and commands
+    to the terminal.
+    """
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
+
+
 class Reporter:
     """Receives the progress of a run. Every method does nothing here; override the ones you need.
 

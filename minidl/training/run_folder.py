@@ -72,6 +72,8 @@ class RunFolder:
         self.epochs = 0
         self._saved_at = time.monotonic()
         self._new_best: Checkpoint | None = None
+        self._made: list[Path] = []
+        self._untouched = False
         self._state: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
 
     # ---- hooks of the trainer --------------------------------------------------------------------
@@ -87,6 +89,36 @@ class RunFolder:
         """Save in the middle of an epoch when it is time."""
         if self.step_seconds is not None and time.monotonic() - self._saved_at >= self.step_seconds:
             self.save(trainer)
+
+    # ---- the folder itself ------------------------------------------------------------------------
+
+    def create(self, trainer: Trainer) -> None:
+        """Make the folder with the state before training. Raises MinidlError, leaving nothing behind, when that
+        fails.
+        """
+        self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._remove_made()
+            raise MinidlError(f"{self.path}: the folder cannot be made: {error.strerror}") from error
+        try:
+            self.save(trainer)
+        except MinidlError as error:
+            self._remove_made()
+            raise MinidlError(str(error.__cause__ or error)) from error
+        self._untouched = True
+
+    def abandon(self) -> None:
+        """Remove the folder if nothing has been saved in it since `create`: it holds nothing worth resuming."""
+        if self._untouched:
+            self.finish()
+            self._remove_made()
+
+    def _remove_made(self) -> None:
+        with contextlib.suppress(OSError):  # the first that is not empty ends it
+            for place in self._made:
+                place.rmdir()
 
     # ---- saving ----------------------------------------------------------------------------------
 
@@ -106,10 +138,12 @@ class RunFolder:
                 write_text(self.path / METRICS, metrics_csv(trainer.history))
             self._save_state(trainer)
         except MinidlError as error:
+            self._untouched = False  # the message promises that the state stays
             raise MinidlError(
                 f"{error}; what was saved before in {self.path} is intact: make room and continue with --resume"
             ) from error
         self._saved_at = time.monotonic()
+        self._untouched = False
 
     def _save_state(self, trainer: Trainer) -> None:
         from minidl import weights

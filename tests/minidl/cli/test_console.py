@@ -76,3 +76,12 @@ def test_the_confusion_matrix_is_printed_for_a_few_classes_only() -> None:
 def test_a_table_aligns_its_columns() -> None:
     text = console.table(["name", "n"], [["a", "1"], ["longer", "100"]])
     assert text.splitlines() == ["name      n", "------  ---", "a         1", "longer  100"]
+
+
+def test_of_very_many_classes_the_weakest_are_shown() -> None:
+    logits = np.eye(60)
+    logits[7] = logits[8]
+    text = console.evaluation_text(
+        score(logits, np.arange(60), [f"c{i}" for i in range(60)]), largest_table=40
+    )
+    assert "the ten weakest classes" in text and "c7 " in text and "c59" not in text

@@ -200,3 +200,76 @@ def test_a_picture_among_the_weights_is_told_apart(photos: Path, tmp_path: Path,
     Image.new("RGB", (8, 8)).save(file, "JPEG")
     assert "is a JPEG image" in fails(capsys, 1, "convert", file, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+MISTAKES_OF_TRAINING = {
+    "an unknown model": (["--model", "resnet21"], "unknown model 'resnet21'"),
+    "an unknown option of the model": (["--model", "resnet20", "--model-option", "foo=1"], "unknown option"),
+    "an unknown layer": ([*MODEL_ARGUMENTS, "--freeze", "until:layer9"], "no part 'layer9'"),
+    "a wrong preprocessing": ([*MODEL_ARGUMENTS, "--preprocess", "mean=3"], "mean must be"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES_OF_TRAINING)
+def test_a_wrong_setting_of_the_network_is_wrong_use(
+    case: str, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments, expected = MISTAKES_OF_TRAINING[case]
+    assert expected in fails(capsys, 2, "finetune", photos, "--out", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_before_it_saved_anything_leaves_nothing(tmp_path: Path, capsys: Capture) -> None:
+    photos = write_photos(tmp_path / "photos", train=3, val=1)
+    (photos / "train/red/001.png").write_bytes(b"")
+    fails(capsys, 1, *train(photos, tmp_path / "runs/new/run"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").write_text("")
+    line = fails(capsys, 1, *train(photos, tmp_path / "file/run"))
+    assert f"{tmp_path / 'file/run'}: the folder cannot be made" in line
+
+
+def test_names_with_line_ends_and_formulas_are_shown_and_drawn(tmp_path: Path, capsys: Capture) -> None:
+    names = ("5$ \x1b[31mred", "and\n\\frac{ 6$", "日本")
+    try:
+        photos = write_photos(tmp_path / "photos", train=3, val=1, classes=names)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert main([str(a) for a in train(photos, tmp_path / "run")]) == 0
+    path = str(photos / "val" / names[1] / "000.png")
+    assert main(["predict", path, "--checkpoint", str(tmp_path / "run"), "--top", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and r"and\n\\frac" not in shown and r"and\n\frac" in shown
+    assert (tmp_path / "run/predictions.png").exists()
+
+
+def test_weights_are_not_taken_for_a_checkpoint(
+    run: Path, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["convert", str(run / "best.safetensors"), str(tmp_path / "w.pth")]) == 0
+    line = fails(capsys, 1, "evaluate", photos, "--checkpoint", tmp_path / "w.pth")
+    assert "--model NAME --weights" in line
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/resume.safetensors").write_bytes(b"")
+    assert "continue it with --resume" in fails(
+        capsys, 1, "predict", "x.png", "--checkpoint", tmp_path / "run"
+    )
+
+
+def test_evaluate_asks_for_weights_and_for_a_folder_that_exists(
+    run: Path, photos: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert "argument --weights" in fails(capsys, 2, "evaluate", photos, *MODEL_ARGUMENTS)
+    picture = tmp_path / "no/confusion.png"
+    arguments = ["evaluate", photos, "--checkpoint", run, "--confusion-picture", picture]
+    assert "argument --confusion-picture" in fails(capsys, 2, *arguments)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_closed_streams_are_no_reason_for_a_traceback() -> None:
+    command = f"exec '{sys.executable}' -m minidl --version >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidl.data.decode import decode_file, decode_image, exif_orientation
+from minidl.data.decode import _webp_size, decode_file, decode_image, exif_orientation
 from minidl.errors import MinidlError
 from tests.minidl.data.conftest import encoded, picture
 
@@ -189,3 +189,14 @@ def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:
 def test_other_numbers_of_channels_are_a_wrong_argument() -> None:
     with pytest.raises(ValueError, match="channels must be 1 or 3, got 4"):
         decode_image(b"", "x", channels=4)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("alpha", [True, False])
+def test_the_size_that_a_webp_file_states_is_read_before_it_is_opened(lossless: bool, alpha: bool) -> None:
+    original = Image.new("RGBA" if alpha else "RGB", (301, 203), (9, 9, 9, 128) if alpha else (9, 9, 9))
+    data = encoded(original, "WEBP", lossless=lossless)
+    assert _webp_size(data) == (301, 203)
+    assert _webp_size(data[:15]) == (0, 0)
+    with pytest.raises(MinidlError, match="301 x 203 pixels, more than the 1000"):
+        decode_image(data, "x", max_pixels=1000)
