@@ -74,7 +74,10 @@ def test_colour_images_have_four_dimensions(tmp_path: Path) -> None:
         (gzip.compress(idx(IMAGES)[:-1], mtime=0), "the file has 119"),
         (gzip.compress(idx(IMAGES) + b"\0\0", mtime=0), "the file has more"),
         (gzip.compress(idx(IMAGES), mtime=0)[:-9], "cannot be read"),
-        (gzip.compress(struct.pack(">BBBB2I", 0, 0, 8, 2, 2**16, 2**16), mtime=0), "more than the file can hold"),
+        (
+            gzip.compress(struct.pack(">BBBB2I", 0, 0, 8, 2, 2**16, 2**16), mtime=0),
+            "more than the file can hold",
+        ),
         (b"\x1f\x8bnonsense", "cannot be read"),
     ],
 )
