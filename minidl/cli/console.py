@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.cli import interrupt
 from minidl.training.metrics import Evaluation
 from minidl.training.reporting import EpochRow, Reporter, printable
 
@@ -66,6 +67,7 @@ class PlainReporter(Reporter):
         self._title, self._total, self._told = title, total, time.monotonic()
 
     def advance(self, done: int, **figures: float) -> None:
+        interrupt.check()
         if time.monotonic() - self._told > 10 and done < self._total:
             self._told = time.monotonic()
             print(f"{self._title}: {done}/{self._total}{_figures(figures)}", flush=True)
@@ -105,6 +107,7 @@ class RichReporter(Reporter):
         self._progress.start()
 
     def advance(self, done: int, **figures: float) -> None:
+        interrupt.check()
         if self._progress is not None:
             self._progress.update(self._task, completed=done, figures=_figures(figures).lstrip(", "))
 

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
+from minidl.cli import interrupt
 from minidl.errors import MinidlError, UsageError
 
 COMMANDS = (
@@ -109,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if parsed.command is None:
             parser.print_help()
             return 2
-        code = parsed.run(parsed) or 0
+        with interrupt.remembered():
+            code = parsed.run(parsed) or 0
         sys.stdout.flush()  # here, where a reader that is gone can still be answered for
         return code
     except BrokenPipeError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
-from minidl.cli import console
+from minidl.cli import console, interrupt
 from minidl.training import EpochRow, score
 
 ROW = EpochRow(3, 0.01, 0.5, 0.75, 0.6, 0.7, 12.34)
@@ -85,3 +87,21 @@ def test_of_very_many_classes_the_weakest_are_shown() -> None:
         score(logits, np.arange(60), [f"c{i}" for i in range(60)]), largest_table=40
     )
     assert "the ten weakest classes" in text and "c7 " in text and "c59" not in text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_a_destructor_swallows_stops_the_next_step() -> None:
+    class Busy:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    reporter = console.PlainReporter()
+    reporter.begin("work", 3)
+    with interrupt.remembered():
+        reporter.advance(1)
+        Busy()
+        with pytest.raises(KeyboardInterrupt):
+            reporter.advance(2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interrupt.remembered():
+        reporter.advance(3)
