@@ -351,6 +351,9 @@ def main() -> None:
             elif jobs:
                 print(f"stopped after {options.seconds:.0f} s: {len(jobs)} mutants were not run")
                 jobs = []
+    for worker in workers:
+        worker.pipe.send(None)
+        worker.process.join(5)
     for path, text in sorted(survivors):
         print(f"survived  {path}  {text}")
     killed = total - len(survivors)

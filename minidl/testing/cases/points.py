@@ -39,6 +39,7 @@ TABLE = [
     _at("softplus_at_its_threshold", lambda m, F, a: F.softplus(a, 2, 6), [2.0, 3, 4]),
     _at("pow_zero_base", lambda m, F, a: a ** m.tensor([0.0, 1, 2, 3], dtype=a.dtype), [0.0, 0, 0, 0]),
     _at("pow_zero_base_and_exponent", lambda m, F, a, b: a**b, [0.0, 0, 0, 2, 3], [0.0, 1, 2, 0, 2]),
+    _at("pow_zero_exponent_of_both", lambda m, F, a, b: a**b, [2.0, 3, 0.5], [0.0, 0, 0], smooth=True),
     _at("pow_negative_exponent", lambda m, F, a, b: a**b, [2.0, 3], [-1.0, -2], smooth=True),
     _at("atan2_around_the_origin", lambda m, F, a, b: m.atan2(a, b), [0.0, 0, 1, -1], [0.0, 2, 0, 0]),
     _at("embedding_padding", lambda m, F, w: F.embedding(ints(m, WORDS), w, padding_idx=1), np.eye(6, 2)),
