@@ -35,8 +35,12 @@ def command(data: Path, out: Path, options: list[str]) -> list[str]:
     return [sys.executable, "-m", "minidl", "finetune", str(data), "--out", str(out), "--resume", *options]
 
 
-def run_and_kill(data: Path, out: Path, options: list[str], after: float) -> bool:
-    """Start or resume a run and kill it `after` seconds from the moment its state exists; True when it was killed."""
+def run_and_kill(data: Path, out: Path, options: list[str], after: float | None) -> bool:
+    """Start or resume a run and kill it `after` seconds (None: never) from the moment its state exists.
+
+    Returns whether it was killed: a run may be finished before. When it is resumed the state is there from the
+    start, so that moments of loading are among those at which it dies.
+    """
     with subprocess.Popen(
         command(data, out, options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
@@ -74,24 +78,24 @@ def main() -> None:
     try:
         data = arguments.data or write_photos(folder / "photos", train=8, val=3)
         options = arguments.options or TINY
-        for name in (
-            "warm-up",
-            "reference",
-        ):  # the first run may compile kernels: moments are drawn from the second
-            started = time.monotonic()
-            subprocess.run(command(data, folder / name, options), check=True, stdout=subprocess.DEVNULL)
-            whole = time.monotonic() - started
+        # once to compile the kernels, once to see how long a run takes from its first state to its end
+        subprocess.run(command(data, folder / "first", options), check=True, stdout=subprocess.DEVNULL)
+        started = time.monotonic()
+        run_and_kill(data, folder / "reference", options, after=None)
+        whole = time.monotonic() - started
         expected = {
             name: bits(folder / "reference" / name) for name in ("last.safetensors", "best.safetensors")
         }
+        if expected["last.safetensors"] != bits(folder / "first/last.safetensors"):
+            raise SystemExit("two runs that nothing disturbed differ")
         print(f"reference: {whole:.1f} s")
-        done = 0
+        done, window = 0, whole
         while done < arguments.kills:
             out, moments = folder / f"run{done}", []
             while done < arguments.kills:
-                # while resuming the state is there from the start, so the draw covers loading and training alike
-                after = rng.uniform(0.0, whole)
+                after = rng.uniform(0.0, window)
                 if not run_and_kill(data, out, options, after):
+                    window /= 2  # it was finished before: draw earlier moments
                     break
                 done += 1
                 moments.append(after)
