@@ -43,11 +43,15 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, reference: dict[str, bytes], tmp
     with subprocess.Popen(
         command(photos, out, TINY), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        while not (out / "last.safetensors").exists():
-            assert process.poll() is None
-            time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
-        _, message = process.communicate(timeout=60)
+        try:
+            begun = time.monotonic()
+            while not (out / "last.safetensors").exists():
+                assert process.poll() is None and time.monotonic() - begun < 60
+                time.sleep(0.002)
+            process.send_signal(signal.SIGINT)
+            _, message = process.communicate(timeout=60)
+        finally:
+            process.kill()  # else a failed test would wait for it without end
     assert process.returncode == 130
     assert message.decode().startswith("minidl: interrupted; give the same command with --resume")
     assert message.count(b"\n") == 1
