@@ -88,7 +88,9 @@ def _identify(data: bytes, name: str, max_pixels: int) -> ImageFile:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         from PIL.WebPImagePlugin import WebPImageFile
 
-        _check_size(*_webp_size(data), name, max_pixels)  # the decoder allocates its canvas when it is made
+        # the decoder allocates its canvas when it is made, and two more for an animation
+        animated = data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 2
+        _check_size(*_webp_size(data), name, max_pixels // 3 if animated else max_pixels)
         return WebPImageFile(stream)
     if data.startswith((b"II*\0", b"MM\0*")):
         from PIL.TiffImagePlugin import TiffImageFile
