@@ -118,19 +118,25 @@ class ConvMixin(ReferenceBackend):
         groups: int,
         *,
         relu: bool = False,
+        residual: Array | None = None,
     ) -> Array:
-        """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,): y (N, OH, OW, O).
+        """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
+        (N, OH, OW, O): y (N, OH, OW, O).
 
-        relu=True ends in max(y, 0), NaN stays NaN. Raises ValueError when shapes do not fit together.
+        Both additions, and max(y, 0) with relu=True (NaN stays NaN), are done while a tile is in registers.
+        Raises ValueError when shapes do not fit together.
         """
         expect_ndim("conv2d", "x", x, 4)
         call = forward_of("conv2d", x.shape, w.shape, stride, pad, dilation, groups, x.itemsize)
         if bias is not None:
             expect_shape("conv2d", "bias", bias, w.shape[:1])
+        if residual is not None:
+            expect_shape("conv2d", "residual", residual, (len(x), *call.out_hw, len(w)))
         if x.dtype not in FLOATS or not w.size:
-            return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu)
+            return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, residual=residual)
         x = operand(x, x.dtype)
         weight = flat_taps(w, x.dtype)
+        other = None if residual is None else operand(residual, x.dtype)
         n, (oh, ow), o = len(x), call.out_hw, len(w)
         y = memory.empty((n, oh, ow, o), x.dtype)
         if not y.size:
@@ -145,7 +151,7 @@ class ConvMixin(ReferenceBackend):
             packed = pack(weight[outputs], call.taps, False, plan.cols)
             group_bias = None if bias is None else bias[outputs]
             places = (group * per, oh * ow * o, ow * o, o)
-            gather(plan, x, group * depth, packed, group_bias, relu, y, per, places)
+            gather(plan, x, group * depth, packed, group_bias, relu, y, per, places, other)
         return y
 
     def conv2d_input_grad(

@@ -61,6 +61,8 @@ def store_edge(
     last: bool,
     bias: Any,
     first_bias: int,
+    residual: Any,
+    plus: bool,
     relu: bool,
 ) -> None:
     """Finish a tile of which only some rows or columns count, element by element, as the kernel does with
@@ -72,7 +74,7 @@ def store_edge(
         place: element of out of pixel (0, 0), elements per output row and column.
         width: columns that count.
         add: there are sums in out already.
-        last: no more sums come: add the bias, apply ReLU.
+        last: no more sums come: add the bias and, if ``plus``, the residual, apply ReLU.
     """
     line, tile_first, first, end = pixels
     origin, out_row, out_col = place
@@ -90,6 +92,8 @@ def store_edge(
                 value += out[at + x]
             if last:
                 value += bias[first_bias + x]
+                if plus:
+                    value += residual[at + x]
                 if relu and value < 0:
                     value = edge.dtype.type(0)
             out[at + x] = value
@@ -104,7 +108,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
 
     Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; packed
     weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias (zero-padded
-    to whole panels); whether to end in ReLU; the flat output, its number of channels, and the elements from (0,
+    to whole panels); the flat residual, laid out like the output, and whether there is one; whether to end in
+    ReLU; the flat output, its number of channels, and the elements from (0,
     0, 0) and from one image, row and column to the next; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
@@ -124,6 +129,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
         segments: IntArray,
         blocks: IntArray,
         bias: Any,
+        residual: Any,
+        plus: bool,
         relu: bool,
         out: Any,
         outputs: int,
@@ -186,6 +193,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
                                     acc = add(acc, out, at, out_col)
                                 if block == last_block:
                                     acc = add_row(acc, bias, panel * cols)
+                                    if plus:
+                                        acc = add(acc, residual, at, out_col)
                                     if relu:
                                         acc = relu_tile(acc)
                                 store(acc, out, at, out_col)
@@ -206,6 +215,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
                                     last,
                                     bias,
                                     panel * cols,
+                                    residual,
+                                    plus,
                                     relu,
                                 )
 
@@ -282,6 +293,7 @@ def gather(
     out: Array,
     outputs: int,
     places: tuple[int, int, int, int],
+    residual: Array | None = None,
 ) -> None:
     """Run one gather convolution.
 
@@ -295,6 +307,7 @@ def gather(
         out: C-contiguous; what is not of this grid is left alone.
         outputs: how many output channels.
         places: element of out of grid position (0, 0, 0), and elements per image, row and column.
+        residual: added after the bias: C-contiguous, of the shape of out.
     """
     row = np.zeros(plan.bias_size, out.dtype)
     if bias is not None:
@@ -311,6 +324,8 @@ def gather(
         plan.segments,
         plan.blocks,
         row,
+        (out if residual is None else residual).reshape(-1),
+        residual is not None,
         relu,
         out.reshape(-1),
         outputs,

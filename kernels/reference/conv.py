@@ -50,8 +50,10 @@ class Convolution:
         groups: int,
         *,
         relu: bool = False,
+        residual: Array | None = None,
     ) -> Array:
-        """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,): y (N, OH, OW, O).
+        """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
+        (N, OH, OW, O): y (N, OH, OW, O).
 
         relu=True ends in max(y, 0). Sums over C are the array module's matrix product, sums over taps run in
         row order. Raises ValueError when shapes do not fit together.
@@ -63,6 +65,8 @@ class Convolution:
         o = w.shape[0]
         if bias is not None:
             expect_shape("conv2d", "bias", bias, (o,))
+        if residual is not None:
+            expect_shape("conv2d", "residual", residual, (n, oh, ow, o))
         padded = xp.pad(x, ((0, 0), *pad, (0, 0)))
         y = xp.zeros((groups, n * oh * ow, o // groups), x.dtype)
         for kh, kw, window in tap_windows((w.shape[1], w.shape[2]), stride, dilation, (oh, ow)):
@@ -71,6 +75,8 @@ class Convolution:
         y = y.transpose(1, 0, 2).reshape(n, oh, ow, o)
         if bias is not None:
             y = y + bias
+        if residual is not None:
+            y = y + residual
         return xp.ascontiguousarray(xp.maximum(y, 0) if relu else y)
 
     def conv2d_input_grad(

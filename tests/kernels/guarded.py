@@ -88,6 +88,8 @@ def convolution(rng: np.random.Generator, dtype: Any) -> None:
     y = fast.conv2d(x, weight, bias, *options)
     gy = copy_of(rng.standard_normal(y.shape).astype(dtype))
     equal([y], [slow.conv2d(x, weight, bias, *options)], what, dtype)
+    y = fast.conv2d(x, weight, bias, *options, relu=True, residual=gy)
+    equal([y], [slow.conv2d(x, weight, bias, *options, relu=True, residual=gy)], what, dtype)
     gx = fast.conv2d_input_grad(gy, weight, (h, w), *options)
     equal([gx], [slow.conv2d_input_grad(gy, weight, (h, w), *options)], what, dtype)
     gw = fast.conv2d_weight_grad(gy, x, (kh, kw), *options)

@@ -79,7 +79,24 @@ def test_forward_equals_the_reference(name: str, dtype: str) -> None:
     assert_near(CPU.conv2d(x, w, None, *options), plain, TOLERANCE[dtype], dtype)
     y = CPU.conv2d(x, w, bias, *options, relu=True)
     assert y.flags.c_contiguous
-    assert_near(y, REFERENCE.conv2d(*double(x, w, bias), *options, relu=True), TOLERANCE[dtype], dtype)
+    plain += bias
+    assert_near(y, np.maximum(plain, 0), TOLERANCE[dtype], dtype)
+    residual = np.random.default_rng(1).normal(size=y.shape).astype(dtype)
+    y = CPU.conv2d(x, w, bias, *options, residual=residual)
+    assert_near(y, plain + residual, TOLERANCE[dtype], dtype)
+    y = CPU.conv2d(x, w, bias, *options, relu=True, residual=residual)
+    assert_near(y, np.maximum(plain + residual, 0), TOLERANCE[dtype], dtype)
+
+
+def test_a_residual_of_another_layout_or_shape() -> None:
+    x, w, bias, _, options = operands(SHAPES["3x3"], "float32")
+    residual = np.random.default_rng(1).normal(size=CPU.conv2d(x, w, bias, *options).shape).astype("float32")
+    expected = CPU.conv2d(x, w, bias, *options, residual=residual)
+    turned = np.ascontiguousarray(residual.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(CPU.conv2d(x, w, bias, *options, residual=turned), expected)
+    for backend in (CPU, REFERENCE):
+        with pytest.raises(ValueError, match="residual"):
+            backend.conv2d(x, w, bias, *options, residual=residual[:, 1:])
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
