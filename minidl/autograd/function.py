@@ -53,13 +53,13 @@ class Function:
 
     Class attributes:
         saved_inputs: positions of the inputs that ``backward`` reads through :meth:`saved`.
-        saves_output: ``backward`` reads the output through :meth:`saved_output`.
+        saves_output: ``backward`` reads the output through :meth:`saved_output` (an instance may set its own).
         broadcasts: inputs were broadcast against each other; their gradients are summed back to their shapes
             by the walk.
     """
 
     saved_inputs: ClassVar[tuple[int, ...]] = ()
-    saves_output: ClassVar[bool] = False
+    saves_output: bool = False
     broadcasts: ClassVar[bool] = False
 
     needs_input_grad: tuple[bool, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import is_floating
-from minidl.ops.promotion import as_tensor, both, floating, in_float32
+from minidl.ops.promotion import as_tensor, both, constant, floating, in_float32
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "axes",
     "axis",
     "both",
+    "constant",
     "expect_floating",
     "expect_images",
     "expect_same_dtype",

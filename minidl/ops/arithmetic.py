@@ -10,7 +10,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.dtypes import is_floating
-from minidl.ops.promotion import NUMBERS, Array, both, cast, result_type
+from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, result_type
 from minidl.tensor import Tensor
 
 
@@ -155,21 +155,20 @@ class ReLU(Function):
         return kernels.backend(x).relu(x)
 
     def backward(self, grad: Tensor) -> Tensor:
-        return ReLUBackward(self._output)(grad)
+        return ReLUBackward()(grad, self.saved_output().detach())
 
 
 class ReLUBackward(Function):
     """The gradient where the output was positive, 0 elsewhere; linear in the gradient, so its own
     backward."""
 
-    def __init__(self, y: Array) -> None:
-        self.y = y
+    saved_inputs = (1,)
 
-    def forward(self, grad: Array) -> Array:
-        return kernels.backend(grad).relu_backward(grad, self.y)
+    def forward(self, grad: Array, y: Array) -> Array:
+        return kernels.backend(grad).relu_backward(grad, y)
 
-    def backward(self, grad: Tensor) -> Tensor:
-        return ReLUBackward(self.y)(grad)
+    def backward(self, grad: Tensor) -> tuple[Tensor, None]:
+        return ReLUBackward()(grad, *self.saved()), None
 
 
 class Abs(Function):
@@ -295,7 +294,7 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     Raises:
         TypeError: the condition is not bool, or one of a and b is missing.
     """
-    array = condition.data if isinstance(condition, Tensor) else np.asarray(condition)
+    array = constant(condition)
     if a is None and b is None:
         return tuple([Tensor._wrap(i) for i in np.nonzero(array)])
     if a is None or b is None:

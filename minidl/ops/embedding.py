@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, expect_floating
+from minidl.ops._common import Array, constant, expect_floating
 from minidl.ops.elementwise import mask
 from minidl.tensor import Tensor
 
@@ -76,7 +76,7 @@ def embedding(
     expect_floating(op, "weight", weight)
     if weight.ndim != 2:
         raise ValueError(f"{op}: weight expects shape (V, D), got {weight.shape}")
-    numbers = np.asarray(index.data if isinstance(index, Tensor) else index)
+    numbers = constant(index)
     if numbers.dtype.kind not in "iu":
         raise TypeError(f"{op}: index expects integers, got {numbers.dtype}")
     rows = weight.shape[0]

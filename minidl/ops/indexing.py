@@ -9,8 +9,8 @@ import numpy as np
 from minidl.autograd import Function
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
-from minidl.ops.movement import expand, getitem, permute
-from minidl.ops.promotion import as_tensor, cast, result_type
+from minidl.ops.movement import expand, fixed_index, getitem, permute
+from minidl.ops.promotion import as_tensor, cast, constant, result_type
 from minidl.tensor import Tensor
 
 
@@ -50,7 +50,7 @@ class ScatterAdd(Function):
 
 
 def _index_of(op: str, index: Any) -> Array:
-    array = index.data if isinstance(index, Tensor) else np.asarray(index)
+    array = constant(index)
     if array.size == 0 and array.dtype.kind == "f" and not isinstance(index, (Tensor, np.ndarray)):
         array = array.astype(np.int64)  # an empty list
     if array.dtype.kind not in "iu":
@@ -177,7 +177,7 @@ def assign(x: Tensor, index: Any, value: Tensor) -> Tensor:
 
     Where an index occurs several times the last one in row order wins, and the gradient is its alone.
     """
-    return Assign(index)(x, value)
+    return Assign(fixed_index(index))(x, value)
 
 
 def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
@@ -209,7 +209,7 @@ def masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
 
 def masked_select(x: Tensor, mask: Any) -> Tensor:
     """The elements of x where the bool ``mask`` holds, as one dimension; the two broadcast."""
-    array = mask.data if isinstance(mask, Tensor) else np.asarray(mask)
+    array = constant(mask)
     if array.dtype != np.bool_:
         raise TypeError(f"masked_select: mask expects dtype bool, got {array.dtype}")
     shape = np.broadcast_shapes(x.shape, array.shape)

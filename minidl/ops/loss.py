@@ -9,7 +9,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
-from minidl.ops.losses import soft_cross_entropy
+from minidl.ops.losses import expect_constant, soft_cross_entropy
 from minidl.ops.movement import permute, reshape, unsqueeze
 from minidl.ops.reduce import softmax, sum
 from minidl.tensor import Tensor
@@ -99,14 +99,17 @@ def cross_entropy(
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
-    flat = np.ascontiguousarray(labels.reshape(-1), np.int64)
+    expect_constant(op, "weight", weight)
+    flat = np.array(labels, np.int64, order="C").reshape(-1)  # backward reads it: not the caller's array
     wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
     if wrong.any():
         raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
     rows = logits
     if logits.ndim > 2:
         rows = reshape(permute(logits, (0, *range(2, logits.ndim), 1)), (flat.size, classes))
-    node = SoftmaxCrossEntropy(flat, None if weight is None else weight.data, ignore_index, label_smoothing)
+    node = SoftmaxCrossEntropy(
+        flat, None if weight is None else weight.data.copy(), ignore_index, label_smoothing
+    )
     losses = node(rows)
     if reduction == "none":
         return reshape(losses, labels.shape)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Function
+from minidl.autograd import Function, is_grad_enabled
 from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.activations import logsigmoid
 from minidl.ops.distance import pairwise_distance
@@ -56,6 +56,16 @@ def _target(op: str, x: Tensor, target: Any, name: str = "target") -> Tensor:
     if t.shape != x.shape:
         raise ValueError(f"{op}: {name} expects the shape of x {x.shape}, got {t.shape}")
     return t
+
+
+def expect_constant(op: str, name: str, t: Tensor | None) -> None:
+    """An argument that the loss is not differentiated by must not ask for a gradient.
+
+    Raises:
+        RuntimeError: it does, and operators are recorded.
+    """
+    if t is not None and t.requires_grad and is_grad_enabled():
+        raise RuntimeError(f"{op}: {name} requires a gradient but is a constant here; use {name}.detach()")
 
 
 def _signs(op: str, target: Any, shape: tuple[int, ...]) -> Array:
@@ -215,6 +225,7 @@ def nll_loss(
         single = False
     classes = x.shape[1]
     expect_same_dtype(op, x, weight=weight)
+    expect_constant(op, "weight", weight)
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
     kept = labels != ignore_index

@@ -12,7 +12,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.ops._common import Array, axes, axis
-from minidl.ops.promotion import cast, result_type
+from minidl.ops.promotion import cast, constant, result_type
 from minidl.tensor import Tensor
 
 
@@ -276,6 +276,13 @@ def _is_mask(part: Any) -> bool:
     return isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype == np.bool_
 
 
+def fixed_index(index: Any) -> Any:
+    """The index with arrays and lists of its own, see :func:`.promotion.constant`."""
+    if isinstance(index, tuple):
+        return tuple([fixed_index(part) for part in index])
+    return constant(index) if isinstance(index, np.ndarray) or (isinstance(index, list) and index) else index
+
+
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] with basic and advanced indexing; basic indexing gives a view.
 
@@ -284,7 +291,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     steps = two_steps(index, x.ndim)
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
-    return view_of(GetItem(index)(x), x)
+    return view_of(GetItem(fixed_index(index))(x), x)
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:

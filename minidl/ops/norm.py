@@ -30,6 +30,7 @@ class BatchNorm(Function):
         self.training = mean is None
         self.mean, self.var = mean, var
         self.eps, self.relu = eps, relu
+        self.saves_output = relu
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, residual: Array | None) -> Array:
         be = kernels.backend(x)
@@ -46,7 +47,6 @@ class BatchNorm(Function):
         self.rstd = rstd.astype(x.dtype)
         rest = None if residual is None else np.moveaxis(residual, 1, -1)
         y = be.batch_norm_apply(last, scale.astype(x.dtype), shift.astype(x.dtype), rest, self.relu)
-        self.y = y if self.relu else None
         return np.moveaxis(y, -1, 1)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -60,7 +60,7 @@ class BatchNorm(Function):
             self.mean,
             self.rstd,
             np.ones(x.shape[1], x.dtype) if weight is None else weight.data,
-            self.y,
+            np.moveaxis(self._output, 1, -1) if self.relu else None,
             self.training,
             needs[0],
             needs[3],
@@ -77,8 +77,7 @@ class BatchNorm(Function):
         """The same gradients out of differentiable operators, for gradients of gradients."""
         x, weight = self.saved()
         if self.relu:
-            assert self.y is not None
-            grad = ReLUBackward(np.moveaxis(self.y, -1, 1))(grad)
+            grad = ReLUBackward()(grad, self.saved_output().detach())
         dims = (0, *range(2, x.ndim))
         channel = (1, x.shape[1], *[1] * (x.ndim - 2))
         if self.training:
@@ -100,10 +99,6 @@ class BatchNorm(Function):
             else:
                 gx = scale * grad
         return gx, gw, gb, grad if self.needs_input_grad[3] else None
-
-    def _free(self) -> None:
-        super()._free()
-        self.y = None
 
 
 def batch_norm(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl import autograd
 from minidl.autograd import Function
 from minidl.dtypes import (
     as_dtype,
@@ -99,6 +100,18 @@ def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     else:
         dtype = result_of(*(((da,), (db,)) if a.data.ndim else ((db,), (da,))), ())
     return cast(a, dtype), cast(b, dtype)
+
+
+def constant(values: Any) -> Array:
+    """The array of an index, a mask or labels, which backward reads again: a copy while operators are recorded, so that
+    the caller may write to its own. The copy is read-only, and is not copied again."""
+    array = values.data if isinstance(values, Tensor) else np.asarray(values)
+    own = array.flags.owndata and not array.flags.writeable
+    if own or not autograd.is_grad_enabled():
+        return array
+    array = array.copy()
+    array.flags.writeable = False
+    return array
 
 
 def floating(x: Any) -> Tensor:

@@ -338,8 +338,8 @@ CONTROLS = [
     Control(
         "sign, second order only",
         OPS + "arithmetic:ReLUBackward.backward",
-        "ReLUBackward(self.y)(grad)",
-        "-ReLUBackward(self.y)(grad)",
+        "ReLUBackward()(grad, *self.saved())",
+        "-ReLUBackward()(grad, *self.saved())",
         ("relu",),
     ),
     Control(
