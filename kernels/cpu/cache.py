@@ -23,29 +23,14 @@ from typing import Any
 import llvmlite
 import numba
 
+from minidl.kernels.folders import user_folder
+
 KEEP_FOLDERS = 4  # of older source states, so that switching between two versions does not recompile
 
 try:
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 except ImportError:  # the private interface has changed: no cache
     FunctionCache = None  # type: ignore[misc, assignment]
-
-
-def user_folder() -> Path | None:
-    """The folder that ``MINIDL_CACHE_DIR`` or the platform's convention names; None where neither does."""
-    explicit = os.environ.get("MINIDL_CACHE_DIR")
-    if explicit:
-        return Path(explicit)
-    try:
-        if sys.platform == "win32":
-            base = os.environ.get("LOCALAPPDATA")
-            return Path(base) / "minidl" / "cache" if base else None
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "minidl"
-        base = os.environ.get("XDG_CACHE_HOME")
-        return (Path(base) if base else Path.home() / ".cache") / "minidl"
-    except RuntimeError:  # no home folder
-        return None
 
 
 def source_hash(folder: Path) -> str:
