@@ -1,0 +1,219 @@
+"""``python -m benchmarks.ladder``: the steps from seven loops to the production kernel, beside each other.
+
+    python -m benchmarks.ladder                       print the table
+    python -m benchmarks.ladder --docs                write it and its plot into docs/convolution.md
+
+Every step is compared with a float64 convolution before it is timed. All steps but the last run on one thread and are
+shown as a share of one thread's multiply-add limit, the last on all threads and as a share of theirs; both limits are
+measured in the same run. Beside them: im2col with NumPy's product (OpenBLAS), and PyTorch (oneDNN) if installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.convolution import multiply_add_limit
+from benchmarks.timing import Timing, describe_machine, interleave
+from minidl import kernels
+from minidl.kernels.ladder import STEPS
+from minidl.kernels.ladder.cpu.common import output_size, padded
+from minidl.kernels.ladder.cpu.step3_im2col import im2col
+
+DOCS = Path(__file__).parents[1] / "docs"
+SHAPES = {  # title: images, size, channels in and out; 3x3 windows, padding 1
+    "56x56, 64 channels": (4, 56, 64),
+    "28x28, 128 channels": (4, 28, 128),
+    "14x14, 256 channels": (16, 14, 256),
+}
+ALL_BLAS = "im2col and NumPy's product (OpenBLAS), all threads"
+ONE_TORCH, ALL_TORCH = "PyTorch (oneDNN), one thread", "PyTorch (oneDNN), all threads"
+
+
+def blas_conv2d(x: np.ndarray, w: np.ndarray, stride: int, pad: int) -> np.ndarray:
+    """im2col as in step 3, and the matrix product of the BLAS library that NumPy comes with."""
+    rows, cols = output_size(x, w, stride, pad)
+    columns = np.empty((rows * cols, w[0].size), np.float32)
+    weights = w.reshape(len(w), -1).T
+    y = np.empty((len(x), rows * cols, len(w)), np.float32)
+    for image, out in zip(padded(x, pad), y, strict=True):
+        im2col(image, *w.shape[1:3], stride, rows, cols, columns)
+        np.matmul(columns, weights, out=out)
+    return y.reshape(len(x), rows, cols, len(w))
+
+
+def contestants(x: np.ndarray, w: np.ndarray, threads: int) -> dict[str, Callable[[], Any]]:
+    """Everything to time, by name, each with its number of threads set when it is called."""
+
+    def with_threads(count: int, run: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            kernels.set_num_threads(count)
+            return run()
+
+        return call
+
+    out: dict[str, Callable[[], Any]] = {}
+    for step in STEPS:
+        conv2d = step.load()
+        run = lambda conv2d=conv2d: conv2d(x, w, 1, 1)  # noqa: E731
+        out[f"{step.number} {step.title}"] = with_threads(threads if step.threads else 1, run)
+    out[ALL_BLAS] = lambda: blas_conv2d(x, w, 1, 1)
+    try:
+        import torch
+    except ImportError:
+        return out
+    images, weights = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, w))
+
+    def with_torch(count: int) -> Callable[[], Any]:
+        def call() -> Any:
+            torch.set_num_threads(count)
+            return torch.conv2d(images, weights, None, 1, 1).permute(0, 2, 3, 1).numpy()
+
+        return call
+
+    out[ONE_TORCH] = with_torch(1)
+    out[ALL_TORCH] = with_torch(threads)
+    return out
+
+
+def measure(threads: int, turns: int) -> dict[str, Any]:
+    """Time all shapes: GFLOP/s by shape and contestant, and the limits of one and of all threads."""
+    limits = {"one": multiply_add_limit(1), "all": multiply_add_limit(threads)}
+    speeds: dict[str, dict[str, float]] = {}
+    ratios: dict[str, float] = {}
+    for title, (images, size, channels) in SHAPES.items():
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((images, size, size, channels), np.float32)
+        w = rng.standard_normal((channels, 3, 3, channels), np.float32)
+        place: tuple[Any, ...] = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+        with kernels.use("reference"):
+            expected = kernels.backend(x).conv2d(x.astype(np.float64), w.astype(np.float64), None, *place)
+        runs = contestants(x, w, threads)
+        for name, run in runs.items():
+            error = np.abs(run() - expected).max() / np.abs(expected).max()
+            if error > 1e-5:
+                raise SystemExit(f"{name}, {title}: differs from float64 by {error:.1e}; not timed")
+        timing: Timing = interleave(runs, turns, warmup=1, min_seconds=0.03)
+        flops = 2 * x.size * 9 * channels
+        speeds[title] = {name: flops / timing.median(name) / 1e9 for name in runs}
+        if ALL_TORCH in runs:
+            ratios[title] = timing.ratio(list(runs)[len(STEPS) - 1], ALL_TORCH)[0]
+    return {"machine": describe_machine(threads), "limits": limits, "speeds": speeds, "ratios": ratios}
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The figures as Markdown."""
+    limits, speeds = result["limits"], result["speeds"]
+    titles = list(speeds)
+    lines = [
+        "| step | " + " | ".join(titles) + " |",
+        "| --- |" + " ---: |" * len(titles),
+    ]
+    last = list(speeds[titles[0]])[len(STEPS) - 1]
+    for name in speeds[titles[0]]:
+        on_all = name in (last, ALL_BLAS, ALL_TORCH)
+        limit = limits["all" if on_all else "one"]
+        cells = [f"{speeds[t][name]:.0f} ({speeds[t][name] / limit:.0%})" for t in titles]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "GFLOP/s (and percent of the multiply-add limit, "
+        f"{limits['one']:.0f} GFLOP/s on one thread, {limits['all']:.0f} on all). Winograd is counted as the "
+        "multiplications that it stands for.",
+    ]
+    if result["ratios"]:
+        text = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"].values())
+        lines.append(f"The production kernel is {text} times as fast as PyTorch on all threads.")
+    return [*lines, "", f"Measured by `python -m benchmarks.ladder --docs` on: {result['machine']}."]
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Bars of each step's GFLOP/s per thread on a logarithmic axis, the limit and PyTorch as lines.
+
+    Raises:
+        SystemExit: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit("The plot needs matplotlib: pip install 'minidl[cli]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    speeds, limits = result["speeds"], result["limits"]
+    threads = max(1, round(limits["all"] / limits["one"]))
+    titles = list(speeds)
+    names = list(speeds[titles[0]])[: len(STEPS)]
+    figure, axes = pyplot.subplots(figsize=(10, 4.6), layout="constrained")
+    width = 0.8 / len(titles)
+    for t, title in enumerate(titles):
+        heights = [speeds[title][n] / (threads if n == names[-1] else 1) for n in names]
+        places = [k + (t - (len(titles) - 1) / 2) * width for k in range(len(names))]
+        axes.bar(places, heights, width, label=title, color=("#1b4f72", "#2e86c1", "#aed6f1")[t % 3])
+    axes.axhline(limits["one"], color="#c0392b", linewidth=1.2, label="multiply-add limit of a thread")
+    if ONE_TORCH in speeds[titles[0]]:
+        middle = float(np.median([speeds[t][ONE_TORCH] for t in titles]))
+        axes.axhline(middle, color="#7d8a97", linewidth=1.2, linestyle="--", label="PyTorch (oneDNN), median")
+    axes.set_yscale("log")
+    axes.set_ylabel("GFLOP/s per thread")
+    axes.set_xticks(
+        range(len(names)), [textwrap.fill(f"{s.number} {s.title}", 13) for s in STEPS], fontsize=8
+    )
+    axes.legend(fontsize=8, loc="lower right", framealpha=1)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(
+        temporary, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
+    )
+    temporary.replace(path)
+    pyplot.close(figure)
+
+
+def write_docs(result: dict[str, Any]) -> None:
+    """Replace the table in docs/convolution.md and the plot beside it."""
+    page = DOCS / "convolution.md"
+    text = page.read_text(encoding="utf8")
+    new, count = re.subn(
+        r"(<!-- ladder -->\n).*?(<!-- end -->)",
+        lambda match: match[1] + "\n".join(table(result)) + "\n" + match[2],
+        text,
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        raise SystemExit(f"{page} has no place for the table: <!-- ladder --> ... <!-- end -->")
+    plot(result, DOCS / "pictures" / "ladder.png")
+    temporary = page.with_suffix(".tmp")
+    temporary.write_text(new, encoding="utf8")
+    temporary.replace(page)
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=7, help="counted turns (default 7)")
+    parser.add_argument(
+        "--threads", type=int, default=kernels.get_num_threads(), help="of the last step and of PyTorch"
+    )
+    parser.add_argument("--docs", action="store_true", help="write the table and the plot into docs/")
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    args = parser.parse_args()
+    result = measure(args.threads, args.turns)
+    print("\n".join(table(result)))
+    if args.docs:
+        write_docs(result)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

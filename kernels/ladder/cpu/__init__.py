@@ -1,0 +1,1 @@
+"""The steps of the ladder for processors; see the package above."""
