@@ -1,21 +1,25 @@
 """Convolution kernels, forward and both gradients, on the layer shapes of ResNets, beside PyTorch.
 
-Every result is compared with PyTorch's before it is timed. GFLOP/s count a multiplication and an addition
-as two; the machine's limit is measured in the same run, by multiply-adds on registers alone on all threads.
+Every result is compared with PyTorch's, or without PyTorch with the reference kernels', before it is timed.
+Multiply-adds on registers alone take turns with the kernels, so that each row has the machine's limit of its own
+moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Timing, interleave
+from benchmarks.machine import multiply_adds
+from benchmarks.report import DIRECTIONS
+from benchmarks.timing import interleave
 from minidl import kernels
 
-DIRECTIONS = ("forward", "input gradient", "weight gradient")
+TOLERANCE = 2e-5  # of the largest element
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,19 @@ class Shape:
 
     @property
     def flops(self) -> int:
+        """Of the direct algorithm, in each direction; a multiplication and an addition count as two."""
         return 2 * self.batch * self.out_size**2 * self.channels * self.outputs * self.kernel**2
+
+    def bytes_moved(self, direction: str) -> int:
+        """What a direction must at least read and write: image, output or its gradient, weight; float32."""
+        side = self.size
+        if (
+            direction != "input gradient" and self.kernel < self.stride
+        ):  # pixels between the windows are not read
+            side = self.out_size * self.kernel
+        images = self.batch * side**2 * self.channels
+        outputs = self.batch * self.out_size**2 * self.outputs
+        return 4 * (images + outputs + self.outputs * self.channels * self.kernel**2)
 
 
 def _shapes() -> list[Shape]:
@@ -90,40 +106,6 @@ SHAPES = _shapes()
 QUICK = [s for s in SHAPES if s.network in ("CIFAR", "ResNet-18") and s.stride == 1]
 
 
-def multiply_add_limit(threads: int) -> float:
-    """GFLOP/s of multiply-adds that touch registers and the L1 cache only, on ``threads`` threads: the best of 5."""
-    import time
-
-    from minidl.kernels.cpu import simd
-    from minidl.kernels.cpu.plan import tile_shapes
-    from minidl.kernels.cpu.runtime import kernel, launch
-
-    shape = tile_shapes()[0]
-    tile = simd.tile("float32", shape.rows, shape.vectors)
-    zero, fma, store, cols = tile.zero, tile.fma, tile.store, tile.cols
-    depth, repeats = 64, 20_000
-
-    @kernel(variant=tile.name)
-    def spin(a: Any, b: Any, c: Any, part: int, parts: int) -> None:
-        for _ in range(repeats):
-            acc = zero()
-            for k in range(depth):
-                acc = fma(acc, a, k, depth, b, k * cols)
-            store(acc, c, part * tile_size, cols)
-
-    tile_size = tile.rows * tile.cols
-    a = np.ones(tile.rows * depth, np.float32)
-    b = np.ones(depth * cols, np.float32)
-    c = np.zeros(threads * tile_size, np.float32)
-    best = 0.0
-    for _ in range(6):  # the first compiles
-        started = time.perf_counter()
-        launch(spin, a, b, c, parts=threads)
-        seconds = time.perf_counter() - started
-        best = max(best, 2 * tile_size * depth * repeats * threads / seconds / 1e9)
-    return best
-
-
 def _minidl(shape: Shape, x: np.ndarray, w: np.ndarray, gy: np.ndarray) -> list[Callable[[], np.ndarray]]:
     """The three directions; images are (N, C, H, W) views of channels-last memory."""
     backend = kernels.backend(x)
@@ -155,8 +137,12 @@ def _torch(
     ]
 
 
-def run(shape: Shape, turns: int, threads: int) -> list[tuple[str, Timing, float]]:
-    """Time the directions of one shape: (direction, timing, relative difference to PyTorch)."""
+def run(shape: Shape, turns: int, threads: int) -> Iterator[dict[str, Any]]:
+    """Check and time the directions of one shape: a row for each.
+
+    Raises:
+        SystemExit: a result is wrong.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((shape.batch, shape.size, shape.size, shape.channels), np.float32)
     gy = rng.standard_normal((shape.batch, shape.out_size, shape.out_size, shape.outputs), np.float32)
@@ -172,66 +158,37 @@ def run(shape: Shape, turns: int, threads: int) -> list[tuple[str, Timing, float
         torch.set_num_threads(threads)
         others["torch NCHW"] = _torch(torch, shape, x, w, gy, torch.contiguous_format)
         others["torch NHWC"] = _torch(torch, shape, x, w, gy, torch.channels_last)
-    out = []
+    limit, spin_gflop = multiply_adds(threads)
     for d, direction in enumerate(DIRECTIONS):
         if shape.channels == 3 and direction == "input gradient":  # nobody asks for it: x is data
             continue
-        error = 0.0
         result = ours[d]()
-        for calls in others.values():
-            expected = calls[d]().numpy()
-            error = max(error, float(np.abs(result - expected).max() / np.abs(expected).max()))
-        if error > 2e-5:
-            raise SystemExit(f"{shape.name}, {direction}: differs from PyTorch by {error:.1e}; not timed")
+        expected = [calls[d]().numpy() for calls in others.values()]
+        if torch is None:
+            with kernels.use("reference"):
+                expected = [_minidl(shape, x, w, gy)[d]()]
+        difference = max(float(np.abs(result - e).max() / np.abs(e).max()) for e in expected)
+        if not difference <= TOLERANCE:
+            raise SystemExit(
+                f"{shape.name}, {direction}: differs by {difference:.1e} of the largest; not timed"
+            )
         contestants: dict[str, Callable[[], object]] = {"minidl": ours[d]}
         contestants |= {name: calls[d] for name, calls in others.items()}
-        out.append((direction, interleave(contestants, turns, min_seconds=0.01), error))
-    return out
+        timing = interleave({**contestants, "limit": limit}, turns, min_seconds=0.01)
+        yield {
+            "convolution": shape.name,
+            "network": shape.network,
+            "direction": direction,
+            "gflop": shape.flops / 1e9,
+            "gbytes": shape.bytes_moved(direction) / 1e9,
+            "limit": spin_gflop / timing.median("limit"),
+            "difference": difference,
+            "seconds": {name: timing.seconds[name] for name in contestants},
+        }
 
 
-def table(quick: bool, turns: int, threads: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Markdown lines and JSON rows of all shapes and directions."""
-    limit = multiply_add_limit(threads)
-    lines = [
-        f"Multiply-add limit: {limit:.0f} GFLOP/s on {threads} threads.",
-        "",
-        "| convolution | direction | minidl ms | GFLOP/s | of the limit | fastest PyTorch | ms | times as fast |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines), flush=True)
-    rows: list[dict[str, Any]] = []
+def rows(quick: bool, select: str, turns: int, threads: int) -> Iterator[dict[str, Any]]:
+    """The rows of all shapes whose names hold the regular expression ``select``."""
     for shape in QUICK if quick else SHAPES:
-        for direction, timing, error in run(shape, turns, threads):
-            ours = timing.median("minidl")
-            speed = shape.flops / ours / 1e9
-            text = f"| {shape.name} | {direction} | {ours * 1e3:.2f} | {speed:.0f} | {speed / limit:.0%} |"
-            row: dict[str, Any] = {
-                "convolution": shape.name,
-                "direction": direction,
-                "gflops": speed,
-                "limit": limit,
-                "difference": error,
-                "seconds": timing.seconds,
-            }
-            others = [name for name in timing.seconds if name != "minidl"]
-            if others:
-                best = timing.fastest(others)
-                middle, low, high = timing.ratio("minidl", best)
-                row |= {"fastest": best, "ratio": middle, "quartiles": [low, high]}
-                text += f" {best} | {timing.median(best) * 1e3:.2f} | {middle:.2f} ({low:.2f}-{high:.2f}) |"
-            else:
-                text += " not installed | | |"
-            print(text, flush=True)
-            lines.append(text)
-            rows.append(row)
-    ratios = sorted(row["ratio"] for row in rows if "ratio" in row)
-    if ratios:
-        middle = ratios[len(ratios) // 2]
-        geometric = float(np.exp(np.mean(np.log(ratios))))
-        summary = (
-            f"Times as fast as the fastest PyTorch: median {middle:.2f}, geometric mean {geometric:.2f}, "
-            f"lowest {ratios[0]:.2f}, highest {ratios[-1]:.2f}."
-        )
-        print(summary, flush=True)
-        lines += ["", summary]
-    return lines, rows
+        if re.search(select, shape.name):
+            yield from run(shape, turns, threads)

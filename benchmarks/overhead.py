@@ -1,17 +1,14 @@
 """What the engine itself costs: chains of small operators, microseconds for each, beside PyTorch's.
 
-    python -m benchmarks.overhead
+    python -m benchmarks --only overhead
 
 Arrays of four numbers: nearly all of the time is bookkeeping. Forward records the graph, backward walks it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +49,6 @@ def measure(turns: int = 40) -> list[dict[str, Any]]:
     try:
         import torch
 
-        torch.set_num_threads(1)
         sides["torch"] = (torch.tensor(array, requires_grad=True), torch.tensor(array))  # type: ignore[assignment]
     except ImportError:
         pass
@@ -73,33 +69,3 @@ def measure(turns: int = 40) -> list[dict[str, Any]]:
             row["ratio"] = ours / theirs
         rows.append(row)
     return rows
-
-
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows as Markdown: forward and backward microseconds, and the ratio of their sums."""
-    lines = ["| operator | minidl forward | backward | PyTorch forward | backward | minidl / PyTorch |"]
-    lines.append("| --- " * 6 + "|")
-    for row in rows:
-        cells = [f"{row[k]:.2f}" if k in row else "-" for k in list(_COLUMNS)]
-        lines.append(f"| {row['chain']} | {' | '.join(cells)} |")
-    return lines
-
-
-_COLUMNS = ("minidl forward", "minidl backward", "torch forward", "torch backward", "ratio")
-
-
-def main() -> None:
-    """Print the table; with --json also write the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    options = parser.parse_args()
-    rows = measure(options.turns)
-    print(f"microseconds for each of {LENGTH} operators on 4 numbers, quickest of {options.turns} turns\n")
-    print("\n".join(table(rows)))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1), encoding="utf8")
-
-
-if __name__ == "__main__":
-    main()

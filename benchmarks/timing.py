@@ -3,12 +3,12 @@ reported."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+SETTLE = 0.005  # seconds between contestants, in which the last one's idle threads stop spinning
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Timing:
         low, middle, high = statistics.quantiles(ratios, n=4)
         return middle, low, high
 
-    def fastest(self, names: list[str]) -> str:
+    def fastest(self, names: Sequence[str]) -> str:
         """The contestant with the smallest median."""
         return min(names, key=self.median)
 
@@ -40,9 +40,12 @@ def interleave(
 ) -> Timing:
     """Run every contestant once per turn, after ``warmup`` uncounted turns.
 
+    The order is reversed every other turn, so that nobody always comes after the same neighbour.
+
     Args:
         contestants: what to time, by name.
         turns: counted turns.
+        warmup: uncounted turns, at least one.
         min_seconds: a contestant is called several times in its turn until this much time has passed (short
             kernels).
     """
@@ -54,47 +57,13 @@ def interleave(
             once = time.perf_counter() - started
             calls[name] = max(1, min(1000, int(min_seconds / max(once, 1e-7))))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(turns):
-        for name, run in contestants.items():
+    names = list(contestants)
+    for turn in range(turns):
+        for name in names if turn % 2 == 0 else reversed(names):
+            run = contestants[name]
+            time.sleep(SETTLE)
             started = time.perf_counter()
             for _ in range(calls[name]):
                 run()
             seconds[name].append((time.perf_counter() - started) / calls[name])
     return Timing(seconds)
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf8") as info:
-            for line in info:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return platform.machine()
-
-
-def describe_machine(threads: int) -> str:
-    """One line: processor, threads, versions."""
-    import numba
-    import numpy
-
-    import minidl
-
-    parts = [
-        processor(),
-        f"{threads} of {os.cpu_count()} threads",
-        platform.platform(terse=True),
-        f"Python {platform.python_version()}",
-        f"minidl {minidl.__version__}",
-        f"numpy {numpy.__version__}",
-        f"numba {numba.__version__}",
-    ]
-    try:
-        import torch
-
-        parts.append(f"torch {torch.__version__}")
-    except ImportError:
-        parts.append("torch not installed")
-    return ", ".join(parts)
