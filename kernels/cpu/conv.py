@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.kernels import get_num_threads
-from minidl.kernels.cpu import memory
+from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.by_channel import channel_weight_gradient
 from minidl.kernels.cpu.gather import gather, plan_gather
-from minidl.kernels.cpu.plan import Source, Window, ceil_div
+from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, pack
 from minidl.kernels.reference import ReferenceBackend
@@ -48,15 +48,6 @@ def forward_of(
     rows, cols = range(0, kh * dilation[0], dilation[0]), range(0, kw * dilation[1], dilation[1])
     window = Window(*out_hw, *stride, pad[0][0], pad[1][0], tuple((r, c) for r in rows for c in cols))
     return Forward(out_hw, Source(n, h, width, c, depth, itemsize), window, tuple(range(kh * kw)))
-
-
-class Phase(NamedTuple):
-    """The input pixels (stride*i + row, stride*j + col), as a gather of stride 1 over the output gradient."""
-
-    row: int
-    col: int
-    window: Window | None  # None where no tap reaches these pixels
-    taps: tuple[int, ...]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -132,6 +123,8 @@ class ConvMixin(ReferenceBackend):
             expect_shape("conv2d", "bias", bias, w.shape[:1])
         if residual is not None:
             expect_shape("conv2d", "residual", residual, (len(x), *call.out_hw, len(w)))
+        if half.is_half(x):
+            return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual)
         if x.dtype not in FLOATS or not w.size:
             return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, residual=residual)
         x = operand(x, x.dtype)
@@ -154,6 +147,47 @@ class ConvMixin(ReferenceBackend):
             gather(plan, x, group * depth, packed, group_bias, relu, y, per, places, other)
         return y
 
+    def _conv2d_half(
+        self,
+        call: Forward,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        place: tuple[Pair, Pad, Pair],
+        groups: int,
+        relu: bool,
+        residual: Array | None,
+    ) -> Array:
+        """conv2d of half types: bfloat16 in pairs where they fit, anything else in float32."""
+        if not half.is_bfloat16(x) or not w.size or not x.size or (groups > 1 and w.shape[3] % 2):
+            stride, pad, dilation = place
+            row, other = (None if a is None else half.widen(a) for a in (bias, residual))
+            wide = half.widen(x), half.widen(w)
+            y = self.conv2d(*wide, row, stride, pad, dilation, groups, relu=relu, residual=other)
+            return half.narrow(y, x.dtype)
+        y = memory.empty((len(x), *call.out_hw, len(w)), np.uint16).view(x.dtype)
+        other = None if residual is None else operand(residual, x.dtype)
+        if y.size:
+            x, weight = operand(x, x.dtype), flat_taps(w, x.dtype)
+            half.conv2d(call.source, call.window, call.taps, x, weight, bias, other, relu, y, groups)
+        return y
+
+    def _conv2d_input_grad_half(
+        self, gy: Array, w: Array, input_hw: Pair, place: tuple[Pair, Pad, Pair], groups: int
+    ) -> Array:
+        """conv2d_input_grad of half types: bfloat16 in pairs where they fit, anything else in float32."""
+        shape = (len(gy), *input_hw, w.shape[3] * groups)
+        if not half.is_bfloat16(gy) or not w.size or not gy.size or (groups > 1 and len(w) // groups % 2):
+            gx = self.conv2d_input_grad(half.widen(gy), half.widen(w), input_hw, *place, groups)
+            return half.narrow(gx, gy.dtype)
+        gx = memory.empty(shape, np.uint16).view(gy.dtype)
+        if gx.size:
+            phases = gradient_phases(input_hw, w.shape[1:3], *place)
+            half.conv2d_input_grad(
+                phases, place[0], operand(gy, gy.dtype), flat_taps(w, gy.dtype), gx, groups
+            )
+        return gx
+
     def conv2d_input_grad(
         self, gy: Array, w: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
     ) -> Array:
@@ -165,6 +199,8 @@ class ConvMixin(ReferenceBackend):
         shape = (n, h, width, depth * groups)
         call = forward_of("conv2d_input_grad", shape, w.shape, stride, pad, dilation, groups, gy.itemsize)
         expect_shape("conv2d_input_grad", "gy", gy, (n, *call.out_hw, o))
+        if half.is_half(gy):
+            return self._conv2d_input_grad_half(gy, w, input_hw, (stride, pad, dilation), groups)
         if gy.dtype not in FLOATS or not w.size:
             return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups)
         gy = operand(gy, gy.dtype)
@@ -216,6 +252,10 @@ class ConvMixin(ReferenceBackend):
         w_shape = (o, kh, kw, depth)
         call = forward_of("conv2d_weight_grad", x.shape, w_shape, stride, pad, dilation, groups, gy.itemsize)
         expect_shape("conv2d_weight_grad", "gy", gy, (len(x), *call.out_hw, o))
+        if half.is_half(gy):
+            wide = (half.widen(gy), half.widen(x))
+            gw = self.conv2d_weight_grad(*wide, kernel_hw, stride, pad, dilation, groups)
+            return half.narrow(gw.transpose(0, 3, 1, 2), gy.dtype).transpose(0, 2, 3, 1)
         if gy.dtype not in FLOATS or not depth:
             return super().conv2d_weight_grad(gy, x, kernel_hw, stride, pad, dilation, groups)
         gw = memory.empty((o, depth, kh, kw), gy.dtype)

@@ -43,6 +43,7 @@ from minidl.kernels.cpu.plan import (
     tile_shapes,
 )
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.cpu.simd import number, put
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weights import Panels
 from minidl.kernels.reference.checks import Array
@@ -89,19 +90,22 @@ def store_edge(
         for x in range(width):
             value = edge[(p - tile_first) * cols + x]
             if add:
-                value += out[at + x]
+                value += number(out, at + x)
             if last:
                 value += bias[first_bias + x]
                 if plus:
-                    value += residual[at + x]
+                    value += number(residual, at + x)
                 if relu and value < 0:
                     value = edge.dtype.type(0)
-            out[at + x] = value
+            put(out, at + x, value)
 
 
 @functools.cache
 def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False) -> Kernel:
     """The gather convolution with a tile of ``rows`` pixels x ``vectors`` registers of output channels.
+
+    dtype: of the tile. "bfloat16": source and weights are uint32, pairs of channels; the bias is float32, residual
+    and output are uint16.
 
     by_channel: every output channel reads its own source channel alone (depthwise); a stretch of the reduction
     is one tap then, and pixels and weights meet lane by lane.
@@ -144,7 +148,7 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
         last_block = blocks.size - 2
         panel_first, panel_last = share(panels, part % panel_parts, panel_parts)
         chunk_first, chunk_last = share(g.chunks, part // panel_parts, parts // panel_parts)
-        edge = np.empty(rows * cols, out.dtype)  # for tiles of which only some rows or columns count
+        edge = np.empty(rows * cols, bias.dtype)  # for tiles of which only some rows or columns count
         line_pixels = g.a_row // g.a_col  # pixels of the grid from one slab row to the next, in linear mode
         a = source if g.direct else slabs
         for chunk in range(chunk_first, chunk_last):
@@ -237,7 +241,13 @@ class GatherPlan(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def plan_gather(
-    source: Source, window: Window, outputs: int, dense: bool, by_channel: bool, threads: int
+    source: Source,
+    window: Window,
+    outputs: int,
+    dense: bool,
+    by_channel: bool,
+    threads: int,
+    pairs: bool = False,
 ) -> GatherPlan:
     """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic.
 
@@ -247,6 +257,8 @@ def plan_gather(
         dense: the grid's outputs follow each other in memory like its pixels.
         by_channel: every output channel reads its own source channel alone.
         threads: how many there are to use.
+        pairs: elements of the source are pairs of bfloat16 numbers. Sums between blocks of the reduction would be
+            rounded to bfloat16, so there is one block.
     """
     if dense and is_plain(source, window):
         source, window = flatten(source, window)
@@ -277,8 +289,10 @@ def plan_gather(
     chunk_parts, panel_parts = split_grid(1 if small else threads, g.chunks, panels)
     parts = chunk_parts * panel_parts
     stretches = [(offset, 1) for offset in tap_offsets(g, window)] if by_channel else runs(g, window)
-    segments, blocks = depth_blocks(stretches, DEPTH_BLOCK)
-    kernel = gather_kernel(NAMES[source.itemsize], shape.rows, shape.vectors, by_channel)
+    depth = sum(length for _, length in stretches)
+    segments, blocks = depth_blocks(stretches, depth if pairs else DEPTH_BLOCK)
+    dtype = "bfloat16" if pairs else NAMES[source.itemsize]
+    kernel = gather_kernel(dtype, shape.rows, shape.vectors, by_channel)
     slab_size = max(1, parts * g.slab_size)
     return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 
@@ -309,7 +323,7 @@ def gather(
         places: element of out of grid position (0, 0, 0), and elements per image, row and column.
         residual: added after the bias: C-contiguous, of the shape of out.
     """
-    row = np.zeros(plan.bias_size, out.dtype)
+    row = np.zeros(plan.bias_size, np.float32 if out.dtype == np.uint16 else out.dtype)
     if bias is not None:
         row[:outputs] = bias
     launch(
@@ -317,7 +331,7 @@ def gather(
         plan.geometry,
         source_array.reshape(-1),
         channel,
-        memory.empty(plan.slab_size, out.dtype),
+        memory.empty(plan.slab_size, source_array.dtype),
         panels.array,
         panels.rows,
         panels.first,

@@ -67,6 +67,15 @@ class Window(NamedTuple):
     taps: tuple[tuple[int, int], ...]  # (r, c) >= 0, ascending
 
 
+class Phase(NamedTuple):
+    """The input pixels (stride*i + row, stride*j + col), as a gather of stride 1 over the output gradient."""
+
+    row: int
+    col: int
+    window: Window | None  # None where no tap reaches these pixels
+    taps: tuple[int, ...]
+
+
 class Geometry(NamedTuple):
     """The numbers that kernels need, all in pixels or elements (not bytes)."""
 

@@ -56,8 +56,10 @@ def copy_of(array: np.ndarray) -> np.ndarray:
 
 def equal(ours: Any, theirs: Any, what: str, dtype: Any) -> None:
     """Compare with the reference; NaN from uninitialised memory fails."""
-    tolerance = 2e-3 if dtype == np.float32 else 1e-9
+    tolerance = {4: 2e-3, 8: 1e-9, 2: 2e-2}[np.dtype(dtype).itemsize]
     for a, b in zip(ours, theirs, strict=True):
+        if b is not None and a.dtype != b.dtype:
+            a, b = a.astype(np.float64), b.astype(np.float64)
         if b is not None and b.size and not np.abs(a - b).max() <= tolerance * max(1.0, np.abs(b).max()):
             raise SystemExit(f"{what}: differs from the reference by {np.abs(a - b).max()}")
 
@@ -85,6 +87,8 @@ def convolution(rng: np.random.Generator, dtype: Any) -> None:
     fast = kernels.backend(x)
     with kernels.use("reference"):
         slow = kernels.backend(x)
+    if dtype == np.float32 and rng.random() < 0.3:
+        in_bfloat16(fast, slow, x, weight, bias, options, what)
     y = fast.conv2d(x, weight, bias, *options)
     gy = copy_of(rng.standard_normal(y.shape).astype(dtype))
     equal([y], [slow.conv2d(x, weight, bias, *options)], what, dtype)
@@ -94,6 +98,26 @@ def convolution(rng: np.random.Generator, dtype: Any) -> None:
     equal([gx], [slow.conv2d_input_grad(gy, weight, (h, w), *options)], what, dtype)
     gw = fast.conv2d_weight_grad(gy, x, (kh, kw), *options)
     equal([gw], [slow.conv2d_weight_grad(gy, x, (kh, kw), *options)], what, dtype)
+
+
+def in_bfloat16(
+    fast: Any, slow: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, options: Any, what: str
+) -> None:
+    """The same convolution of bfloat16 numbers."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        return
+    print("in bfloat16", flush=True)
+    rounded = [copy_of(a.astype(bfloat16)) for a in (x, weight, bias)]
+    wide = [a.astype(np.float64) for a in rounded]
+    y = fast.conv2d(*rounded, *options)
+    equal([y], [slow.conv2d(*wide, *options)], what, bfloat16)
+    gy = copy_of(y)
+    gx = fast.conv2d_input_grad(gy, rounded[1], x.shape[1:3], *options)
+    equal(
+        [gx], [slow.conv2d_input_grad(gy.astype(np.float64), wide[1], x.shape[1:3], *options)], what, bfloat16
+    )
 
 
 def others(rng: np.random.Generator, dtype: Any) -> None:

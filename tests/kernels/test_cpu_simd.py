@@ -81,7 +81,7 @@ def test_copies_move_what_they_are_told() -> None:
 
 
 def test_a_tile_of_another_dtype_is_refused() -> None:
-    with pytest.raises(ValueError, match="float32 or float64, got float16"):
+    with pytest.raises(ValueError, match="float32, float64 or bfloat16, got float16"):
         simd.tile("float16", 2, 2)
     with pytest.raises(ValueError, match="got int32"):
         square_tile("int32")
