@@ -203,6 +203,7 @@ if TYPE_CHECKING:
     from minidl.autograd.recompute import checkpoint
     from minidl.derivatives import hessian, hvp, jacobian, jvp, vjp
     from minidl.kernels import get_num_threads, memory_stats, set_num_threads
+    from minidl.nn.fused import fuse
     from minidl.testing import gradcheck, gradgradcheck
 
 _SUBMODULES = {"data", "kernels", "models", "nn", "optim", "training", "weights"}
@@ -212,6 +213,7 @@ _ELSEWHERE = {
     "checkpoint": "minidl.autograd.recompute",
     "detect_anomaly": "minidl.autograd.anomaly",
     "draw_graph": "minidl.autograd.draw",
+    "fuse": "minidl.nn.fused",
     **dict.fromkeys(("hessian", "hvp", "jacobian", "jvp", "vjp"), "minidl.derivatives"),
     **dict.fromkeys(("gradcheck", "gradgradcheck"), "minidl.testing"),
     "set_num_threads": "minidl.kernels",
@@ -227,7 +229,7 @@ __all__ = [
     "detect_anomaly", "diagonal", "div", "dot", "draw_graph", "einsum", "empty", "empty_like",
     "enable_grad", "eq", "equal", "erf", "exp", "exp2", "expm1", "eye", "flatten", "flip", "float16",
     "float32", "float64", "floor", "floor_divide", "fmod", "frac", "from_dlpack", "from_numpy", "full",
-    "full_like", "gather", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "hessian",
+    "full_like", "fuse", "gather", "ge", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "gt", "hessian",
     "hvp", "index_select", "int8", "int16", "int32", "int64", "is_grad_enabled", "isclose", "isfinite",
     "isinf", "isnan", "jacobian", "jvp", "kernels", "kthvalue", "le", "lerp", "linspace", "log", "log1p",
     "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from minidl.kernels.cpu.by_channel import channel_weight_gradient
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
-from minidl.kernels.cpu.weights import Panels, pack
+from minidl.kernels.cpu.weights import Panels, kept_panels, pack
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
 
@@ -110,11 +110,14 @@ class ConvMixin(ReferenceBackend):
         *,
         relu: bool = False,
         residual: Array | None = None,
+        kept: dict[Any, Any] | None = None,
     ) -> Array:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
         Both additions, and max(y, 0) with relu=True (NaN stays NaN), are done while a tile is in registers.
+        kept: a dictionary that stays with w as long as its values do; its panels are kept there.
+
         Raises ValueError when shapes do not fit together.
         """
         expect_ndim("conv2d", "x", x, 4)
@@ -141,7 +144,8 @@ class ConvMixin(ReferenceBackend):
         plan = plan_gather(source, call.window, per, True, by_channel, get_num_threads())
         for group in range(groups):
             outputs = slice(group * per, (group + 1) * per)
-            packed = pack(weight[outputs], call.taps, False, plan.cols)
+            make = functools.partial(pack, weight[outputs], call.taps, False, plan.cols)
+            packed = kept_panels(kept, (group, plan.cols), make)
             group_bias = None if bias is None else bias[outputs]
             places = (group * per, oh * ow * o, ow * o, o)
             gather(plan, x, group * depth, packed, group_bias, relu, y, per, places, other)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.conv import FLOATS, operand
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Source, Window
 from minidl.kernels.cpu.weight_grad import weight_gradient
-from minidl.kernels.cpu.weights import pack
+from minidl.kernels.cpu.weights import kept_panels, pack
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
 
@@ -21,18 +23,26 @@ def _rows(x: Array) -> tuple[Source, Window]:
     return Source(1, 1, count, depth, depth, x.dtype.itemsize), Window(1, count, 1, 1, 0, 0, ((0, 0),))
 
 
-def _product(x: Array, weight: Array, turned: bool, bias: Array | None, out: Array) -> Array:
+def _product(
+    x: Array,
+    weight: Array,
+    turned: bool,
+    bias: Array | None,
+    out: Array,
+    kept: dict[Any, Any] | None = None,
+) -> Array:
     """x (M, K) times weight (N, K, 1), or turned (K, N, 1), to out (M, N); all C-contiguous."""
     m, n = out.shape
     plan = plan_gather(*_rows(x), n, True, False, get_num_threads())
-    gather(plan, x, 0, pack(weight, (0,), turned, plan.cols), bias, False, out, n, (0, m * n, m * n, n))
+    packed = kept_panels(kept, plan.cols, lambda: pack(weight, (0,), turned, plan.cols))
+    gather(plan, x, 0, packed, bias, False, out, n, (0, m * n, m * n, n))
     return out
 
 
 class GemmMixin(ReferenceBackend):
     """linear and matmul."""
 
-    def linear(self, x: Array, w: Array, bias: Array | None) -> Array:
+    def linear(self, x: Array, w: Array, bias: Array | None, *, kept: dict[Any, Any] | None = None) -> Array:
         """x (M, K) times w (N, K) transposed, plus bias (N,): y (M, N). Raises ValueError when shapes do not fit."""
         expect_ndim("linear", "x", x, 2)
         expect_ndim("linear", "weight", w, 2)
@@ -44,7 +54,7 @@ class GemmMixin(ReferenceBackend):
             return super().linear(x, w, bias)
         y = memory.empty((m, n), x.dtype)
         weight = operand(w, w.dtype).reshape(n, k, 1)
-        return _product(operand(x, x.dtype), weight, False, bias, y)
+        return _product(operand(x, x.dtype), weight, False, bias, y, kept)
 
     def matmul(self, a: Array, b: Array) -> Array:
         """a (M, K) times b (K, N): (M, N), C-contiguous. Raises ValueError when shapes do not fit."""

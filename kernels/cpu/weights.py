@@ -8,6 +8,7 @@ in registers, a square tile at a time.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,6 +182,16 @@ class Panels(NamedTuple):
     array: Array
     rows: int  # of a panel
     first: int = 0
+
+
+def kept_panels(kept: dict[Any, Any] | None, key: Any, make: Callable[[], Panels]) -> Panels:
+    """``make()``, or what it gave when it was called for this key before: ``kept`` belongs to one weight."""
+    if kept is None:
+        return make()
+    found: Panels | None = kept.get(key)
+    if found is None:
+        found = kept[key] = make()
+    return found
 
 
 def pack(weight: Array, taps: tuple[int, ...], turned: bool, cols: int) -> Panels:

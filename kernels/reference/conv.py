@@ -51,11 +51,13 @@ class Convolution:
         *,
         relu: bool = False,
         residual: Array | None = None,
+        kept: dict[Any, Any] | None = None,
     ) -> Array:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
-        relu=True ends in max(y, 0). Sums over C are the array module's matrix product, sums over taps run in
+        relu=True ends in max(y, 0). kept: a dictionary that stays with w as long as its values do: a back end may
+        keep there what it makes of them. Sums over C are the array module's matrix product, sums over taps run in
         row order. Raises ValueError when shapes do not fit together.
         """
         xp = self.xp

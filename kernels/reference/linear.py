@@ -12,7 +12,7 @@ class Products:
 
     xp: Any
 
-    def linear(self, x: Array, w: Array, bias: Array | None) -> Array:
+    def linear(self, x: Array, w: Array, bias: Array | None, *, kept: dict[Any, Any] | None = None) -> Array:
         """x (M, K) times w (N, K) transposed, plus bias (N,): y (M, N). Raises ValueError when shapes do not
         fit.
         """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from contextlib import ContextDecorator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minidl.autograd.anomaly import Watch
+    from minidl.tensor import Tensor
 
 __all__ = ["enable_grad", "is_grad_enabled", "is_recomputing", "no_grad", "set_grad_enabled"]
 
@@ -16,6 +18,10 @@ class _Mode(threading.local):
     enabled: bool = True
     recomputing: bool = False
     watch: Watch | None = None
+    deferring: bool = False  # inside a module's call: see minidl.ops.deferred
+
+    def __init__(self) -> None:
+        self.pending: list[weakref.ref[Tensor]] = []
 
 
 mode = _Mode()

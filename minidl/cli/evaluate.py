@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any, Literal
 
-from minidl.cli.options import add_device, add_loading, add_model, use_device
+from minidl.cli.options import add_device, add_fuse, add_loading, add_model, use_device
 from minidl.errors import MinidlError, UsageError
 
 EXAMPLE = """\
@@ -37,6 +37,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--confusion-picture", metavar="FILE", help="also draw the confusion matrix into a PNG file"
     )
     add_loading(parser)
+    add_fuse(parser)
     add_device(parser)
     return parser
 
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.split not in (None, "val", "train"):
         raise UsageError(f"argument --split: must be val or train, got {arguments.split!r}")
 
+    import minidl
     from minidl.cli.console import PlainReporter, evaluation_text, make_reporter
     from minidl.data import DataLoader, eval_transform, open_dataset
     from minidl.training import Reporter, evaluate
@@ -81,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     loader = DataLoader(
         dataset, arguments.batch_size or 64, transform=eval_transform(cfg), num_workers=arguments.workers
     )
+    if not arguments.no_fuse:
+        model = minidl.fuse(model)
     result = evaluate(model, loader, splits.classes, reporter)
     if arguments.json:
         import json

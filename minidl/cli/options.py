@@ -39,6 +39,14 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fuse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-fuse",
+        action="store_true",
+        help="run layer by layer, without batch norms folded into the convolutions before them",
+    )
+
+
 def use_device(arguments: argparse.Namespace) -> None:
     """Act on --device and --threads."""
     if arguments.device != "cpu":

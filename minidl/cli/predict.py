@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from minidl.cli.options import add_device, number, use_device
+from minidl.cli.options import add_device, add_fuse, number, use_device
 
 EXAMPLE = """\
 example:
@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--top", type=number(int, 1), default=1, metavar="K", help="how many classes to name (default 1)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list")
+    add_fuse(parser)
     add_device(parser)
     return parser
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minidl.training import Predictor
     from minidl.training.reporting import printable
 
-    predictor = Predictor.load(arguments.checkpoint)
+    predictor = Predictor.load(arguments.checkpoint, fused=not arguments.no_fuse)
     failed = False
     results: list[dict[str, Any]] = []
     for path, outcome in predictor.predict_files(arguments.images):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from minidl.autograd import is_recomputing
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn._checks import integer, probability, real
@@ -86,7 +87,7 @@ class _Statistics(Module):
     def _count_batch(self) -> float:
         """One batch more; the share that its statistics get."""
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.num_batches_tracked is not None:
+        if self.num_batches_tracked is not None and not is_recomputing():
             seen = self.num_batches_tracked.item() + 1
             if self.momentum is None:
                 momentum = 1.0 / seen

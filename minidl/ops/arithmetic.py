@@ -10,6 +10,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.dtypes import is_floating
+from minidl.ops.deferred import Deferred, continued
 from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, result_type
 from minidl.tensor import Tensor
 
@@ -243,6 +244,11 @@ def _not_bool(op: str, a: Tensor) -> Tensor:
 
 def add(a: Any, b: Any, *, alpha: float = 1) -> Tensor:
     """a + alpha * b, with broadcasting and promotion (:func:`result_type`)."""
+    if (type(a) is Deferred or type(b) is Deferred) and alpha == 1 and a is not b:
+        for x, y in ((a, b), (b, a)):
+            later = continued(x, y, False) if isinstance(y, Tensor) else None
+            if later is not None:
+                return later
     return Add()(*both(a, b if alpha == 1 else mul(b, alpha)))
 
 
@@ -321,6 +327,10 @@ def neg(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); gradient 0 at 0; NaN stays NaN."""
+    if type(x) is Deferred:
+        later = continued(x, None, True)
+        if later is not None:
+            return later
     return ReLU()(x)
 
 

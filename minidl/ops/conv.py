@@ -112,8 +112,10 @@ class Conv2dWeightGrad(Function):
         return ggy, gx
 
 
-def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """A convolution of images whose options are checked; checks that the shapes fit together."""
+def output_shape(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+) -> tuple[int, ...]:
+    """(N, O, OH, OW) of a convolution whose options are checked; checks that the shapes fit together."""
     groups, outputs = geometry.groups, weight.shape[0]
     expect_same_dtype(op, x, weight=weight, bias=bias)
     if outputs % groups:
@@ -125,12 +127,26 @@ def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geo
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{op}: bias expects shape ({outputs},), got {bias.shape}")
     kernel = (weight.shape[2], weight.shape[3])
-    if min(geometry.output_hw((x.shape[2], x.shape[3]), kernel)) < 1 or 0 in kernel:
+    output_hw = geometry.output_hw((x.shape[2], x.shape[3]), kernel)
+    if min(output_hw) < 1 or 0 in kernel:
         raise ValueError(
             f"{op}: a {kernel[0]}x{kernel[1]} kernel (dilation {geometry.dilation}) is larger than the padded "
             f"input of {x.shape[2]}x{x.shape[3]} (padding {geometry.pad})"
         )
+    return (x.shape[0], outputs, *output_hw)
+
+
+def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """A convolution of images whose options are checked; checks that the shapes fit together."""
+    output_shape(op, x, weight, bias, geometry)
     return Conv2d(geometry)(x, weight, bias)
+
+
+def geometry2d(op: str, kernel: Pair, stride: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
+    """The options of a convolution as a user may write them, checked."""
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    _expect_same(op, padding, strides)
+    return Geometry(strides, pad2d(op, padding, kernel, dilations), dilations, _group_count(op, groups))
 
 
 def _group_count(op: str, groups: Any) -> int:
@@ -175,10 +191,7 @@ def conv2d(
     op = "conv2d"
     x, single = with_batch(op, x, 4)
     _expect_weight(op, weight, 4, "(O, C / groups, KH, KW)")
-    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
-    _expect_same(op, padding, strides)
-    pads = pad2d(op, padding, (weight.shape[2], weight.shape[3]), dilations)
-    geometry = Geometry(strides, pads, dilations, _group_count(op, groups))
+    geometry = geometry2d(op, (weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
     return without_batch(_conv(op, x, weight, bias, geometry), single)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from minidl import autograd, random
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
+from minidl.ops.deferred import Deferred, add_in_place, settle
 from minidl.ops.indexing import assign, masked_fill
 from minidl.ops.movement import expand, two_steps
 from minidl.ops.promotion import as_tensor, cast
@@ -27,6 +28,7 @@ from minidl.tensor import Tensor
 
 def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     """Let x become ``function(x, *args, **options)``."""
+    settle()
     recorded = autograd.is_grad_enabled() and any(
         isinstance(a, Tensor) and a.requires_grad for a in (x, *args, *options.values())
     )
@@ -69,6 +71,8 @@ def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **op
 
 def add_(x: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """x += alpha * other."""
+    if type(x) is Deferred and isinstance(other, Tensor) and alpha == 1 and add_in_place(x, other):
+        return x
     return _write("add_", x, add, other, alpha=alpha)
 
 
@@ -161,6 +165,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> Tensor:
 
     Where the index names an element several times the last value wins, and the gradient is its alone.
     """
+    settle()
     t = cast(as_tensor(value, x), x.dtype)
     recorded = autograd.is_grad_enabled() and (x.requires_grad or t.requires_grad)
     steps = two_steps(index, x.ndim)

@@ -9,6 +9,7 @@ from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled, is_recomputing
 from minidl.dtypes import float32, is_half
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops.deferred import Recipe, defer, may_defer
 from minidl.ops.elementwise import ReLUBackward, sqrt
 from minidl.ops.movement import reshape
 from minidl.ops.promotion import cast
@@ -26,18 +27,14 @@ class BatchNorm(Function):
 
     saved_inputs = (0, 1)
 
-    def __init__(self, mean: Array | None, var: Array | None, eps: float, relu: bool) -> None:
-        self.training = mean is None
+    def __init__(self, mean: Array, var: Array, eps: float, training: bool, relu: bool) -> None:
         self.mean, self.var = mean, var
-        self.eps, self.relu = eps, relu
+        self.eps, self.training, self.relu = eps, training, relu
         self.saves_output = relu
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, residual: Array | None) -> Array:
         be = kernels.backend(x)
         last = np.moveaxis(x, 1, -1)
-        if self.training:
-            self.mean, self.var = be.batch_norm_stats(last)
-        assert self.mean is not None and self.var is not None
         # per-channel constants in float64: C numbers, and their rounding would be seen in every pixel
         rstd = 1.0 / np.sqrt(self.var.astype(np.float64) + self.eps)
         scale = rstd if weight is None else rstd * weight
@@ -84,7 +81,7 @@ class BatchNorm(Function):
             centred = x - mean(x, dims, keepdim=True)
             rstd = 1.0 / sqrt(mean(centred * centred, dims, keepdim=True) + self.eps)
         else:
-            centred = x - Tensor._wrap(self.mean.reshape(channel))  # type: ignore[union-attr]
+            centred = x - Tensor._wrap(self.mean.reshape(channel))
             rstd = Tensor._wrap(self.rstd.reshape(channel))
         xhat = centred * rstd
         gw = sum(grad * xhat, dims) if self.needs_input_grad[1] else None
@@ -99,6 +96,28 @@ class BatchNorm(Function):
             else:
                 gx = scale * grad
         return gx, gw, gb, grad if self.needs_input_grad[3] else None
+
+
+class Normalised(Recipe):
+    """A batch norm whose statistics are known, to be applied together with what follows."""
+
+    def __init__(self, operator: BatchNorm, operands: tuple[Tensor | None, ...], like: Tensor) -> None:
+        super().__init__()
+        self.operator, self.operands = operator, operands
+        self.shape, self.dtype = like.shape, like.dtype
+        self.open_to_residual = operands[3] is None
+
+    def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
+        self.operator.relu = self.operator.saves_output = relu
+        *first, own = self.operands
+        return self.operator(*first, own if residual is None else residual)
+
+
+def _normalise(operator: BatchNorm, x: Tensor, *others: Tensor | None) -> Tensor:
+    """The operator of x, weight, bias and residual, deferred where a ReLU may follow."""
+    if not operator.relu and may_defer():
+        return defer(Normalised(operator, (x, *others), x))
+    return operator(x, *others)
 
 
 def batch_norm(
@@ -149,16 +168,16 @@ def batch_norm(
         # copies: the constants of this call must not move with the running statistics before backward reads
         # them
         constants = (running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype))
-        return BatchNorm(*constants, eps, relu)(x, weight, bias, residual)
+        return _normalise(BatchNorm(*constants, eps, False, relu), x, weight, bias, residual)
     count = x.size // channels if channels else 0
     if count <= 1:
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
-    node = BatchNorm(None, None, eps, relu)
-    y = node(x, weight, bias, residual)
+    x_mean, x_var = kernels.backend(x.data).batch_norm_stats(np.moveaxis(x.data, 1, -1))
+    y = _normalise(BatchNorm(x_mean, x_var, eps, True, relu), x, weight, bias, residual)
     if is_recomputing():
         return y
-    for running, batch in ((running_mean, node.mean), (running_var, node.var)):
-        if running is not None and batch is not None:
+    for running, batch in ((running_mean, x_mean), (running_var, x_var)):
+        if running is not None:
             unbiased = batch * (count / (count - 1)) if running is running_var else batch
             running.data += (momentum * (unbiased.astype(running.dtype) - running.data)).astype(running.dtype)
             running.mark_changed()

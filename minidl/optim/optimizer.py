@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.errors import MinidlError
+from minidl.ops.deferred import settle
 from minidl.tensor import Tensor
 
 __all__ = ["Optimizer", "OptimizerStateError", "check_settings"]
@@ -143,6 +144,7 @@ class Optimizer:
         """Moves every parameter that has a gradient and requires one; the others, and their state, stay as
         they are.
         """
+        settle()  # inside of a forward pass: what it has computed so far belongs to the old values
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.requires_grad:
