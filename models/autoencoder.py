@@ -338,9 +338,10 @@ class ResNetAutoencoder(Autoencoder):
             image = Tensor(np.zeros((1, *self.input_size), np.float32))
             features = network.forward_features(image).shape
             network.train()
-        steps = 0
-        while halved(self.input_size[1:], steps)[-1][0] > features[2]:
-            steps += 1
+        stages = [name for name, _ in network.layer_groups() if name.startswith("layer")]
+        steps = len(stages) - 1 + (0 if isinstance(network.maxpool, nn.Identity) else 2)
+        if not steps:
+            raise ValueError(f"ResNetAutoencoder: {trunk} needs two stages at least, it has {len(stages)}")
         sizes = halved(self.input_size[1:], steps)
         if sizes[-1] != features[2:]:
             raise ValueError(
