@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import blas
+
 _forced: ContextVar[str] = ContextVar("minidl_backend", default="")
 _instances: dict[str, Any] = {}
 _num_threads = 0  # 0: not asked yet
@@ -84,11 +86,15 @@ def get_num_threads() -> int:
     global _num_threads
     if not _num_threads:
         _num_threads = _default_num_threads()
+        if "MINIDL_NUM_THREADS" in os.environ:
+            blas.set_num_threads(_num_threads)
     return _num_threads
 
 
 def set_num_threads(count: int) -> None:
-    """Let kernels use ``count`` threads, from the next call on. Results do not depend on it.
+    """Let kernels, and the BLAS inside NumPy, use ``count`` threads from the next call on.
+
+    The kernels' results do not depend on it.
 
     Raises:
         ValueError: ``count`` is less than 1.
@@ -97,6 +103,7 @@ def set_num_threads(count: int) -> None:
     if count < 1:
         raise ValueError(f"set_num_threads: count expects a whole number >= 1, got {count}")
     _num_threads = int(count)
+    blas.set_num_threads(_num_threads)
 
 
 def memory_stats() -> dict[str, int]:

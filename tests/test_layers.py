@@ -26,7 +26,6 @@ LAYERS = [
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
     {"minidl.models"},
-    {"minidl.semi"},
     {"minidl.training"},
     {"minidl.cli", "minidl.quickstart"},
 ]

@@ -20,7 +20,6 @@ from minidl.errors import MinidlError, UsageError
 COMMANDS = (
     "quickstart",
     "finetune",
-    "pretrain",
     "evaluate",
     "predict",
     "convert",
