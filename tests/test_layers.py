@@ -26,6 +26,7 @@ LAYERS = [
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
     {"minidl.models"},
+    {"minidl.semi"},
     {"minidl.training"},
     {"minidl.cli", "minidl.quickstart"},
 ]

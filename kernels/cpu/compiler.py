@@ -23,6 +23,10 @@ def jit(function: Callable[..., Any] | None = None, *, variant: str = "", **opti
     """
     if function is None:
         return lambda f: jit(f, variant=variant, **options)
+    # The symbols of machine code are named after __qualname__ and a number that counts compilations in one process.
+    # Code of two processes meets in the cache, so that without this two variants may have one name: the code loaded
+    # first would then run in the place of the other.
+    function.__qualname__ += f".{variant}" if variant else ""
     dispatcher = numba.njit(**{**_OPTIONS, **options})(function)
     cache.attach(dispatcher, variant)
     return dispatcher

@@ -20,6 +20,7 @@ from minidl.errors import MinidlError, UsageError
 COMMANDS = (
     "quickstart",
     "finetune",
+    "pretrain",
     "evaluate",
     "predict",
     "convert",

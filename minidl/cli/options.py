@@ -62,7 +62,7 @@ def use_device(arguments: argparse.Namespace) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the network ('minidl models' lists them)")
     parser.add_argument(
-        "--weights", metavar="FILE", help="pretrained weights: .safetensors, .pth, .pt or .th"
+        "--weights", metavar="FILE", help="pretrained weights: .safetensors, .pth, .pt, .th, or a run folder"
     )
     parser.add_argument(
         "--model-option",

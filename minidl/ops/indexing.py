@@ -42,7 +42,7 @@ class ScatterAdd(Function):
 
     def forward(self, x: Array) -> Array:
         out = np.zeros(self.shape, x.dtype)
-        np.add.at(out, _places(self.index, self.dim), x[tuple(slice(n) for n in self.index.shape)])
+        np.add.at(out, _places(self.index, self.dim), x)
         return out
 
     def backward(self, grad: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def scatter_add(x: Tensor, dim: int, index: Any, source: Tensor) -> Tensor:
         raise TypeError(f"scatter_add: source expects dtype {x.dtype}, got {source.dtype}")
     if x.ndim == 0:
         return add(x, source) if array.size else x * 1
-    return add(x, ScatterAdd(along, array, x.shape)(source))
+    return add(x, ScatterAdd(along, array, x.shape)(getitem(source, tuple(slice(n) for n in array.shape))))
 
 
 def scatter(x: Tensor, dim: int, index: Any, source: Any) -> Tensor:

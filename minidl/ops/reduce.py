@@ -228,7 +228,7 @@ def _prod(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     count = math.prod(x.shape[d] for d in dims)
     y = reshape(x.permute(*front, *dims), (*rest, count))
     if count == 0:
-        y = Tensor._wrap(np.ones((*rest, 1), x.dtype))
+        y = sum(y, -1, keepdim=True) + 1  # a part of the graph, as every result
     while (n := y.shape[-1]) > 1:
         half = n // 2
         pairs = narrow(y, -1, 0, half) * narrow(y, -1, half, half)

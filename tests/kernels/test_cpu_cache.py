@@ -57,6 +57,37 @@ def test_a_second_process_finds_the_code_and_damage_is_compiled_over(tmp_path: P
     assert run(tmp_path / "cache", started)[0] == "0"
 
 
+VARIANTS = """
+import sys
+from numba import types
+from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.parallel import code_address
+def make(k):
+    @jit(variant=f"times{k}")
+    def times(x):
+        return k * x
+    return times
+made = [make(k) for k in map(int, sys.argv[1:])]
+for function in made:
+    code_address(function, (types.int64,))
+print(len({code_address(function, (types.int64,)) for function in made}))  # now that all are there
+"""
+
+
+def test_variants_compiled_by_two_processes_do_not_meet_under_one_name(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(VARIANTS)
+
+    def started(*variants: str) -> str:
+        return (
+            f"import runpy, sys; sys.argv[1:] = {list(variants)!r}; "
+            f"runpy.run_path({str(program)!r}, run_name='program')"
+        )
+
+    assert run(tmp_path / "cache", started("2")) == ["1"] == run(tmp_path / "cache", started("3"))
+    assert run(tmp_path / "cache", started("2", "3")) == ["2"]
+
+
 def test_a_changed_kernel_outside_the_package_is_compiled_anew(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     started = f"import runpy; runpy.run_path({str(program)!r}, run_name='program')"

@@ -156,8 +156,8 @@ CONTROLS = [
     Control(
         "assignment at repeated indices",
         OPS + "indexing:ScatterAdd.forward",
-        "np.add.at(out, _places(self.index, self.dim), x[tuple(slice(n) for n in self.index.shape)])",
-        "out[_places(self.index, self.dim)] = x[tuple(slice(n) for n in self.index.shape)]",
+        "np.add.at(out, _places(self.index, self.dim), x)",
+        "out[_places(self.index, self.dim)] = x",
         ("scatter_add", "gather"),
     ),
     Control(
