@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, constant, expect_floating
+from minidl.ops._common import Array, constant, expect_floating, widened
 from minidl.ops.elementwise import mask
 from minidl.tensor import Tensor
 
@@ -38,15 +38,16 @@ class AddRows(Function):
         self.index, self.rows = index, rows
 
     def forward(self, grad: Array) -> Array:
-        table = np.zeros((self.rows, grad.shape[-1]), grad.dtype)
+        wide = widened(grad)
+        table = np.zeros((self.rows, grad.shape[-1]), wide.dtype)
         flat = self.index.reshape(-1)
         if grad.size:
             order = np.argsort(flat, kind="stable")
             ordered = flat[order]
             starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-            values = grad.reshape(flat.size, grad.shape[-1])[order]
+            values = wide.reshape(flat.size, grad.shape[-1])[order]
             table[ordered[starts]] = np.add.reduceat(values, starts, 0)
-        return table
+        return table.astype(grad.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return TakeRows(self.index)(grad)

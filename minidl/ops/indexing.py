@@ -10,7 +10,7 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
 from minidl.ops.movement import expand, fixed_index, getitem, permute
-from minidl.ops.promotion import as_tensor, cast, constant, result_type
+from minidl.ops.promotion import as_tensor, cast, constant, result_type, widened
 from minidl.tensor import Tensor
 
 
@@ -41,9 +41,10 @@ class ScatterAdd(Function):
         self.dim, self.index, self.shape = dim, index, shape
 
     def forward(self, x: Array) -> Array:
-        out = np.zeros(self.shape, x.dtype)
-        np.add.at(out, _places(self.index, self.dim), x)
-        return out
+        values = widened(x)
+        out = np.zeros(self.shape, values.dtype)
+        np.add.at(out, _places(self.index, self.dim), values)
+        return out.astype(x.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return Gather(self.dim, self.index)(grad)

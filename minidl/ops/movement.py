@@ -12,7 +12,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.ops._common import Array, axes, axis
-from minidl.ops.promotion import cast, constant, result_type
+from minidl.ops.promotion import cast, constant, result_type, widened
 from minidl.tensor import Tensor
 
 
@@ -95,14 +95,18 @@ class Put(Function):
         self.index, self.shape = index, shape
 
     def forward(self, x: Array) -> Array:
+        once = _is_basic(self.index)
+        values = x if once else widened(x)
         out = (
-            np.zeros(self.shape, x.dtype) if x.ndim != len(self.shape) else _zeros_like_layout(x, self.shape)
+            np.zeros(self.shape, values.dtype)
+            if x.ndim != len(self.shape)
+            else _zeros_like_layout(values, self.shape)
         )
-        if _is_basic(self.index):
-            out[self.index] = x
+        if once:
+            out[self.index] = values
         else:
-            np.add.at(out, self.index, x)
-        return out
+            np.add.at(out, self.index, values)
+        return out.astype(x.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return GetItem(self.index)(grad)

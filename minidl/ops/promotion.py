@@ -102,6 +102,11 @@ def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     return cast(a, dtype), cast(b, dtype)
 
 
+def widened(x: Array) -> Array:
+    """Half types as float32, for sums; others as they are."""
+    return x.astype(float32) if is_half(x.dtype) else x
+
+
 def constant(values: Any) -> Array:
     """The array of an index, a mask or labels, which backward reads again: a copy while operators are recorded, so that
     the caller may write to its own. The copy is read-only, and is not copied again."""
