@@ -70,14 +70,21 @@ def fuse(model: M) -> M:
 class _Constants(NamedTuple):
     """A weight and bias that do not change, and what the kernels keep of them."""
 
-    stamp: tuple[Any, ...]  # of the tensors that they were made from
+    stamp: list[tuple[Tensor | None, Any, int]]  # the tensors that they were made from, as they were
     weight: Array
     bias: Array | None
     kept: dict[Any, Any]
 
 
-def _stamp(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple([None if t is None else (id(t.data), t._version[0]) for t in tensors])
+def _stamp(sources: tuple[Tensor | None, ...]) -> list[tuple[Tensor | None, Any, int]]:
+    return [(None, None, 0) if t is None else (t, t.data, t._version[0]) for t in sources]
+
+
+def _unchanged(found: _Constants, sources: tuple[Tensor | None, ...]) -> bool:
+    for (t, data, version), now in zip(found.stamp, sources, strict=True):
+        if now is not t or (t is not None and (t.data is not data or t._version[0] != version)):
+            return False
+    return True
 
 
 def _recorded(x: Tensor) -> bool:
@@ -109,14 +116,13 @@ class FusedConv2d(Conv2d):
         sources: tuple[Tensor | None, ...] = (self.weight, self.bias)
         if norm is not None:
             sources += (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        stamp = _stamp(*sources)
         known = self.__dict__.setdefault("_constants", {})
         found: _Constants | None = known.get(id(norm))
-        if found is None or found.stamp != stamp:
+        if found is None or not _unchanged(found, sources):
             weight, bias = self.weight.data, None if self.bias is None else self.bias.data
             if norm is not None:
                 weight, bias = _folded(weight, bias, norm)
-            found = known[id(norm)] = _Constants(stamp, weight, bias, {})
+            found = known[id(norm)] = _Constants(_stamp(sources), weight, bias, {})
         return found
 
     def run(
@@ -191,9 +197,9 @@ class FusedBatchNorm2d(BatchNorm2d):
         """Whether it is constant and everything fits together."""
         if self.training or self.running_mean is None or is_grad_enabled() is not before.recording:
             return False
-        tensors = (self.weight, self.bias, self.running_mean, self.running_var)
-        if any(t is not None and (t.requires_grad or t.dtype != before.dtype) for t in tensors):
-            return False
+        for t in (self.weight, self.bias, self.running_mean, self.running_var):
+            if t is not None and (t.requires_grad or t.data.dtype != before.dtype):
+                return False
         same = residual is None or (residual.shape == before.shape and residual.dtype == before.dtype)
         return (
             same
@@ -216,9 +222,10 @@ class FusedLinear(Linear):
         ):
             return super().forward(x)
         known: _Constants | None = self.__dict__.get("_constants")
-        stamp = _stamp(self.weight, bias)
-        if known is None or known.stamp != stamp:
-            known = self._constants = _Constants(stamp, weight, None if bias is None else bias.data, {})
+        sources = (self.weight, bias)
+        if known is None or not _unchanged(known, sources):
+            row = None if bias is None else bias.data
+            known = self._constants = _Constants(_stamp(sources), weight, row, {})
         y = kernels.backend(data).linear(data, known.weight, known.bias, kept=known.kept)
         return Tensor._wrap(y)
 
