@@ -128,7 +128,7 @@ class ConvMixin(ReferenceBackend):
         if residual is not None:
             expect_shape("conv2d", "residual", residual, (len(x), *call.out_hw, len(w)))
         if half.is_half(x):
-            return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual)
+            return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual, kept)
         if x.dtype not in FLOATS or not w.size:
             return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, residual=residual)
         x = operand(x, x.dtype)
@@ -165,6 +165,7 @@ class ConvMixin(ReferenceBackend):
         groups: int,
         relu: bool,
         residual: Array | None,
+        kept: dict[Any, Any] | None,
     ) -> Array:
         """conv2d of half types: bfloat16 in pairs where they fit, anything else in float32."""
         if not half.is_bfloat16(x) or not w.size or not x.size or (groups > 1 and w.shape[3] % 2):
@@ -177,7 +178,7 @@ class ConvMixin(ReferenceBackend):
         other = None if residual is None else operand(residual, x.dtype)
         if y.size:
             x, weight = operand(x, x.dtype), flat_taps(w, x.dtype)
-            half.conv2d(call.source, call.window, call.taps, x, weight, bias, other, relu, y, groups)
+            half.conv2d(call.source, call.window, call.taps, x, weight, bias, other, relu, y, groups, kept)
         return y
 
     def _conv2d_input_grad_half(
