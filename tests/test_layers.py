@@ -28,6 +28,7 @@ LAYERS = [
     {"minidl.models"},
     {"minidl.semi"},
     {"minidl.training"},
+    {"minidl.adaptation"},
     {"minidl.cli", "minidl.quickstart"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

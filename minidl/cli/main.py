@@ -21,6 +21,7 @@ COMMANDS = (
     "quickstart",
     "finetune",
     "pretrain",
+    "adapt",
     "evaluate",
     "predict",
     "convert",
