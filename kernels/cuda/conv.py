@@ -2,103 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cuda import tiling
+from minidl.kernels.cuda import depthwise, tiling
 from minidl.kernels.cuda.device import Device, blocks
 from minidl.kernels.cuda.launch import (
     DIVISOR,
+    copy_width,
     divisor,
     element,
     expect_int32,
     operand,
-    piece,
     struct,
 )
-from minidl.kernels.cuda.pack import flat_weight, pack_backward, pack_forward
+from minidl.kernels.cuda.pack import flat_weight, pack_backward, pack_forward, pack_taps, pad_channels
+from minidl.kernels.cuda.window import Axis, phases, pixel_place, window
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
-
-AXIS = np.dtype([(name, "i4") for name in ("size", "step", "first", "tap", "taps")])
-WINDOW = np.dtype(
-    [("h", AXIS), ("w", AXIS), ("area", DIVISOR), ("columns", DIVISOR)]
-    + [(name, "i4") for name in ("pixels", "channels", "pitch")]
-)
-PIXEL_PLACE = np.dtype(
-    [("area", DIVISOR), ("columns", DIVISOR)]
-    + [(name, "i8") for name in ("origin", "image_pitch", "row_pitch", "column_pitch")],
-    align=True,
-)
-CORNER_LIMIT = 1 << 15
-"""A window's corner is kept as two 16-bit numbers."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a gather: source = step * i + first + tap * r for r < taps, and sources run to ``size``."""
-
-    size: int
-    step: int
-    first: int
-    tap: int
-    taps: int
-
-    def fields(self) -> tuple[int, ...]:
-        return self.size, self.step, self.first, self.tap, self.taps
-
-    def fits(self, outputs: int) -> bool:
-        """Whether every corner of ``outputs`` windows, and their taps, are 16-bit numbers."""
-        corners = (self.first, self.first + self.step * max(outputs - 1, 0))
-        reach = abs(self.tap) * max(self.taps - 1, 0)
-        return max(abs(c) for c in corners) + reach < CORNER_LIMIT and self.size < CORNER_LIMIT
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Those positions phase, phase + stride, ... of an axis that take the same taps: the gather over the output
-    gradient, how many positions there are, and which taps of the weight (first, step, count)."""
-
-    phase: int
-    count: int
-    axis: Axis
-    taps: tuple[int, int, int]
-
-
-def phases(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> list[Phase]:
-    """The input gradient along one axis.
-
-    Position p takes gy[(p + pad - k * dilation) / stride] for those taps k for which that is whole. For p = stride * i
-    + phase they are every (stride / gcd)-th tap, and each lies dilation / gcd further back: gcd of stride and dilation.
-    """
-    common = math.gcd(stride, dilation)
-    every, back = stride // common, dilation // common
-    found = []
-    for phase in range(min(stride, size)):
-        taps = [k for k in range(kernel) if (phase + pad - k * dilation) % stride == 0]
-        first = (phase + pad - taps[0] * dilation) // stride if taps else 0
-        axis = Axis(out, 1, first, -back, len(taps))
-        start = taps[0] if taps else 0
-        found.append(Phase(phase, -(-(size - phase) // stride), axis, (start, every, len(taps))))
-    return found
-
-
-def window(h: Axis, w: Axis, out: Pair, images: int, channels: int, pitch: int) -> np.ndarray:
-    """The struct of window.cuh for ``images`` images of ``out`` positions."""
-    area = out[0] * out[1]
-    return struct(
-        WINDOW,
-        h.fields(),
-        w.fields(),
-        divisor(area),
-        divisor(out[1]),
-        images * area,
-        channels,
-        pitch,
-    )
 
 
 def gather(
@@ -121,10 +43,10 @@ def gather(
     expect_int32("conv2d", pixels=pixels, source_pixels=n * x.shape[1] * x.shape[2], weights=w.size)
     name = element(x)
     assert name is not None
-    aligned = depth % piece(x) == 0
+    width = copy_width(x, depth)
     arithmetic = tiling.arithmetic(device, name)
-    tile = tiling.choose(device, arithmetic, pixels, outputs, groups, aligned)
-    instance = f"conv2d<{name}, {arithmetic}, {tile.arguments()}, {piece(x) if aligned else 1}>"
+    tile = tiling.choose(device, arithmetic, pixels, outputs, groups, width * x.dtype.itemsize)
+    instance = f"conv2d<{name}, {arithmetic}, {tile.arguments()}, {width}>"
     wide = outputs % 4 == 0 and all(p % 4 == 0 for p in place)
     args = (
         x,
@@ -133,7 +55,7 @@ def gather(
         residual,
         y,
         window(*axes, out, n, depth, x.shape[3]),
-        struct(PIXEL_PLACE, divisor(out[0] * out[1]), divisor(out[1]), *place),
+        pixel_place(out, place),
         outputs,
         int(relu),
         int(wide),
@@ -162,13 +84,15 @@ def weight_gradient(
     )
     name = element(gy)
     assert name is not None
-    aligned = depth % piece(x) == 0 and outputs % piece(x) == 0
+    width = copy_width(x, depth, outputs)
     arithmetic = tiling.arithmetic(device, name)
-    tile = tiling.choose(device, arithmetic, outputs, columns, groups, aligned, wide_across=name == "float")
+    tile = tiling.choose(
+        device, arithmetic, outputs, columns, groups, width * x.dtype.itemsize, wide_across=name == "float"
+    )
     tiles = -(-outputs // tile.bm) * -(-columns // tile.bn)
     splits, each = tiling.split(device, tile, tiles * groups, pixels, gy.dtype.itemsize)
     partial = device.empty((splits, o, columns), np.float32)
-    instance = f"conv2d_weight<{name}, {arithmetic}, {tile.arguments()}, {piece(x) if aligned else 1}>"
+    instance = f"conv2d_weight<{name}, {arithmetic}, {tile.arguments()}, {width}>"
     total = f"add_weight_splits<{name}>"
     module = device.compile("conv_weight.cu", instances=[instance])
     place = window(*axes, (oh, ow), n, depth, x.shape[3])
@@ -177,6 +101,12 @@ def weight_gradient(
     module = device.compile("conv_weight.cu", instances=[total])
     sizes = struct(DIVISOR, *divisor(depth)), struct(DIVISOR, *divisor(taps))
     device.launch(module[total], blocks(gw.size, 256), 256, (partial, gw, splits, gw.size, *sizes))
+
+
+def padded(channels: int, groups: int) -> int:
+    """The channels that an image is read with: 3 become 4 (a first layer's), 7 become 8, so that copies are wider. One
+    more channel costs a small pass over the image, and a third more products at most."""
+    return channels + 1 if groups == 1 and channels % 4 == 3 else channels
 
 
 class ConvMixin(ReferenceBackend):
@@ -226,11 +156,17 @@ class ConvMixin(ReferenceBackend):
             bias = None if bias is None else operand(device, bias)
             residual = None if residual is None else operand(device, residual)
             place = (0, out[0] * out[1] * o, out[1] * o, o)
-            kept = {} if kept is None else kept
+            x, kept = operand(device, x), {} if kept is None else kept
+            if depthwise.is_depthwise(o, w.shape[3], groups):
+                if device.name not in kept:
+                    kept[device.name] = pack_taps(device, flat_weight(device, w), (0, 1, kh), (0, 1, kw))
+                depthwise.gather(device, x, kept[device.name], bias, residual, y, axes, out, place, relu)
+                return y
+            channels = padded(c, groups)
             if device.name not in kept:
-                kept[device.name] = pack_forward(device, w)
-            packed = kept[device.name]
-            gather(device, operand(device, x), packed, bias, residual, y, axes, out, place, groups, relu)
+                kept[device.name] = pack_forward(device, w, max(w.shape[3], channels // groups))
+            x = pad_channels(device, x, channels)
+            gather(device, x, kept[device.name], bias, residual, y, axes, out, place, groups, relu)
         return y
 
     def conv2d_input_grad(
@@ -259,8 +195,6 @@ class ConvMixin(ReferenceBackend):
         gy, flat = operand(device, gy), flat_weight(device, w)
         for row in down:
             for col in across:
-                packed = pack_backward(device, flat, groups, row.taps, col.taps)
-                packed = packed.reshape(c, -1, o // groups)
                 place = (
                     (row.phase * width + col.phase) * c,
                     h * width * c,
@@ -268,7 +202,14 @@ class ConvMixin(ReferenceBackend):
                     stride[1] * c,
                 )
                 counts = (row.count, col.count)
-                gather(device, gy, packed, None, None, gx, (row.axis, col.axis), counts, place, groups, False)
+                axes = (row.axis, col.axis)
+                if depthwise.is_depthwise(o, w.shape[3], groups):
+                    packed = pack_taps(device, flat, row.taps, col.taps)
+                    depthwise.gather(device, gy, packed, None, None, gx, axes, counts, place, False)
+                    continue
+                packed = pack_backward(device, flat, groups, row.taps, col.taps)
+                packed = packed.reshape(c, -1, o // groups)
+                gather(device, gy, packed, None, None, gx, axes, counts, place, groups, False)
         return gx
 
     def conv2d_weight_grad(
@@ -292,6 +233,13 @@ class ConvMixin(ReferenceBackend):
             Axis(h, stride[0], -pad[0][0], dilation[0], kh),
             Axis(width, stride[1], -pad[1][0], dilation[1], kw),
         )
-        gw = device.empty((o, depth, kh, kw), gy.dtype)
-        weight_gradient(device, operand(device, gy), operand(device, x), axes, gw, groups)
+        gy, x = operand(device, gy), operand(device, x)
+        channels = max(depth, padded(c, groups) // groups)
+        gw = device.empty((o, channels, kh, kw), gy.dtype)
+        if depthwise.is_depthwise(o, depth, groups):
+            depthwise.weight_gradient(device, gy, x, axes, gw)
+        else:
+            weight_gradient(device, gy, pad_channels(device, x, channels * groups), axes, gw, groups)
+        if channels != depth:
+            gw = device.xp.ascontiguousarray(gw[:, :depth])
         return gw.transpose(0, 2, 3, 1)

@@ -10,11 +10,14 @@ from minidl.kernels.cuda.elementwise import ElementwiseMixin
 from minidl.kernels.cuda.gemm import GemmMixin
 from minidl.kernels.cuda.norm import NormMixin
 from minidl.kernels.cuda.optim import OptimMixin
+from minidl.kernels.cuda.pool import PoolMixin
 from minidl.kernels.cuda.rows import LossMixin, StandardiseMixin
 from minidl.kernels.reference.checks import Array
 
 
-class Families(ConvMixin, GemmMixin, NormMixin, StandardiseMixin, LossMixin, ElementwiseMixin, OptimMixin):
+class Families(
+    ConvMixin, GemmMixin, PoolMixin, NormMixin, StandardiseMixin, LossMixin, ElementwiseMixin, OptimMixin
+):
     """Every kernel of docs/architecture.md on one device. What no family here overrides, and dtypes that no kernel
     takes, the reference computes with the device's array module."""
 

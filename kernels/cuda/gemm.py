@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.device import Device, blocks
-from minidl.kernels.cuda.launch import element, expect_int32, operand, piece, struct
+from minidl.kernels.cuda.launch import copy_width, element, expect_int32, operand, struct
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
 
@@ -44,10 +44,9 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     name = element(a)
     assert name is not None
     arithmetic = tiling.arithmetic(device, name)
-    vector = piece(a)
-    aligned = a_stored.shape[2] % vector == 0 and b_stored.shape[2] % vector == 0
+    width = copy_width(a, a_stored.shape[2], b_stored.shape[2])
     tile = tiling.choose(
-        device, arithmetic, m, n, batch, aligned, name == "float" and (b_rows or not a_along)
+        device, arithmetic, m, n, batch, width * a.dtype.itemsize, name == "float" and (b_rows or not a_along)
     )
     tiles = -(-m // tile.bm) * -(-n // tile.bn)
     expect_int32("matmul", tiles=tiles)
@@ -55,7 +54,7 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     out = name if splits == 1 else "float"
     target = y if splits == 1 else device.empty((splits, batch, m, n), np.float32)
     along = f"{str(a_along).lower()}, {str(not b_rows).lower()}"
-    instance = f"gemm<{name}, {out}, {arithmetic}, {along}, {tile.arguments()}, {vector if aligned else 1}>"
+    instance = f"gemm<{name}, {out}, {arithmetic}, {along}, {tile.arguments()}, {width}>"
     bias = None if bias is None else operand(device, bias)
     fields = struct(PRODUCT, m, n, k, each, 0, n % 4 == 0, m * k, k * n, m * n, batch * m * n)
     kernel = device.compile("gemm.cu", instances=[instance])[instance]

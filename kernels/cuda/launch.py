@@ -28,6 +28,14 @@ def piece(array: Array) -> int:
     return 16 // int(array.dtype.itemsize)
 
 
+def copy_width(array: Array, *sizes: int) -> int:
+    """How many elements a copy may move: the largest power of two, at most 16 bytes' worth, that divides all sizes."""
+    width = piece(array)
+    while any(size % width for size in sizes):
+        width //= 2
+    return width
+
+
 def pointer(array: Array) -> int:
     """The address of the first element, on whichever device."""
     host: Any = getattr(array, "host", array)  # an array of the emulated device holds a NumPy array

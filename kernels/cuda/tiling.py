@@ -62,8 +62,8 @@ TILINGS: dict[str, tuple[Tiling, ...]] = {
     "TENSOR3": (Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 3)),
     "FMA": (Tiling(128, 128, 64, 32, 4, 1), Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 2)),
 }
-UNALIGNED = Tiling(64, 64, 32, 32, 4, 3)
-"""The tiling of operands whose lines are no multiples of 16 bytes: their copies decide, so a small tile does."""
+NARROW = Tiling(64, 64, 32, 32, 4, 3)
+"""The tiling of operands that are copied less than 8 bytes at a time: the copies decide then, so a small tile does."""
 MIN_SLICES = 8
 """A split takes at least this many slices of the reduced index: shorter ones only fill and drain the pipeline."""
 
@@ -116,18 +116,19 @@ def fit(device: Device, tiling: Tiling) -> Tiling:
 
 
 def choose(
-    device: Device, math: str, m: int, n: int, copies: int, aligned: bool, wide_across: bool = False
+    device: Device, math: str, m: int, n: int, copies: int, copy_bytes: int, wide_across: bool = False
 ) -> Tiling:
     """The tiling for ``copies`` products of m x n results, by a rule that depends on the shapes alone.
-    ``wide_across``: an operand of 32 bits lies across k; its fragments are read element by element, which takes the
-    registers of the largest tile.
+
+    ``copy_bytes``: what one copy into shared memory moves. ``wide_across``: an operand of 32 bits lies across k; its
+    fragments are read element by element, which takes the registers of the largest tile.
 
     The time of a product is taken as its waves (rounds of all multiprocessors) times a block's work, where a block's
     work is its results plus its border: loading grows with bm + bn, multiplying with bm * bn.
     """
     forced = _forced.get()
-    if forced is not None or not aligned:
-        return fit(device, forced or UNALIGNED)
+    if forced is not None or copy_bytes < 8:
+        return fit(device, forced or NARROW)
 
     def cost(t: Tiling) -> float:
         count = -(-m // t.bm) * -(-n // t.bn) * copies

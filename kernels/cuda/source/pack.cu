@@ -1,9 +1,10 @@
 // A copy into another order of axes: packs weights so that the reduced index is contiguous, takes the taps of one phase (start and
-// step), exchanges input and output channels.  y is contiguous, x is read through strides.
+// step), exchanges input and output channels; also pads channels with zeros.  y is contiguous, x is read through strides.
 #include "types.cuh"
 
 struct Order {
   Divisor size1, size2, size3, size4;                            // sizes of y's axes but the first
+  int limit;                                                     // from here on the last axis is zeros
   int64_t origin, stride0, stride1, stride2, stride3, stride4;   // in x, in elements
 };
 
@@ -16,6 +17,9 @@ template <class T> __global__ void __launch_bounds__(256) permute(const T* __res
   rest = order.size3.split(rest, i3);
   rest = order.size2.split(rest, i2);
   rest = order.size1.split(rest, i1);
-  y[i] = x[order.origin + rest * order.stride0 + i1 * order.stride1 + i2 * order.stride2 + i3 * order.stride3 +
-           i4 * order.stride4];
+  T v = {};
+  if ((int)i4 < order.limit)
+    v = x[order.origin + rest * order.stride0 + i1 * order.stride1 + i2 * order.stride2 + i3 * order.stride3 +
+          i4 * order.stride4];
+  y[i] = v;
 }

@@ -32,9 +32,14 @@ CASES: dict[str, tuple[Any, ...]] = {
     "dilation shares a factor with the stride": ((1, 12, 9, 8), (8, 3, 3, 8), (4, 3), ONE, (2, 3), 1),
     "groups": ((2, 5, 6, 16), (24, 3, 3, 8), (1, 1), ONE, (1, 1), 2),
     "ragged groups": ((2, 5, 6, 6), (4, 3, 3, 3), (1, 2), ONE, (1, 1), 2),
+    "seven channels": ((1, 4, 5, 7), (6, 3, 3, 7), (1, 1), ONE, (1, 1), 1),
+    "two channels": ((1, 4, 5, 2), (6, 3, 3, 2), (1, 1), ONE, (1, 1), 1),
+    "depthwise": ((2, 7, 6, 12), (12, 3, 3, 1), (1, 1), ONE, (1, 1), 12),
+    "ragged depthwise, uneven": ((1, 9, 8, 5), (5, 3, 2, 1), (2, 3), ((2, 0), (1, 1)), (2, 1), 5),
     "multiplier": ((1, 5, 5, 3), (6, 3, 2, 1), (1, 1), ((1, 1), (0, 0)), (1, 1), 3),
 }
 FEW = ("3x3 stride 2", "stem", "ragged groups")
+HALF = (*FEW, "depthwise")
 
 
 def run(case: str, dtype: Any, tolerance: float | None = None) -> None:
@@ -58,7 +63,7 @@ def test_float32_is_the_references(case: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-@pytest.mark.parametrize("case", FEW)
+@pytest.mark.parametrize("case", HALF)
 def test_half_types_multiply_exactly_and_add_in_float32(case: str, dtype: Any) -> None:
     run(case, dtype)
 
