@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-AUTOENCODER = "conv_autoencoder"
-AUTOENCODER_OPTIONS: dict[str, Any] = {"channels": [32, 64, 128], "loss": "mse"}
+AUTOENCODER = "autoencoder"
 
 
 @dataclass(frozen=True)

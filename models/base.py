@@ -1,4 +1,4 @@
-"""Registered, Model: what every registered network, and every classifier, offers beside `forward`."""
+"""Model: what every registered network offers beside `forward`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,25 @@ from minidl import nn
 from minidl.models.config import PretrainedConfig
 from minidl.tensor import Parameter, Tensor
 
-__all__ = ["Model", "Registered"]
+__all__ = ["Model"]
 
 
-class Registered(nn.Module):
-    """A network that is built by its name.
-
-    Attributes:
-        name: the registered architecture it was created from.
-        options: JSON-able; `create(model.name, num_classes=model.num_classes, **model.options)`, or
-            `create_autoencoder(model.name, pretrained_cfg=model.pretrained_cfg, **model.options)`, builds it
-            again.
-        pretrained_cfg: preprocessing that the weights expect.
-    """
-
-    name: str = ""
-    options: dict[str, Any]
-    pretrained_cfg: PretrainedConfig
-
-
-class Model(Registered):
+class Model(nn.Module):
     """An image classifier: a trunk that gives features and a head that pools and classifies them.
 
     Attributes:
+        name: the registered architecture it was created from.
+        options: JSON-able; `create(model.name, num_classes=model.num_classes, **model.options)` builds it
+            again.
+        pretrained_cfg: preprocessing that the weights expect.
         num_classes: outputs of the classifier; 0 when there is none.
         num_features: channels of the features.
         replaced_classifier: (classes in the weights file, classes now) when `create` put a new classifier in.
     """
 
+    name: str = ""
+    options: dict[str, Any]
+    pretrained_cfg: PretrainedConfig
     num_classes: int
     num_features: int
     classifier_name: str

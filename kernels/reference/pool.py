@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.conv import tap_windows
-from minidl.kernels.reference.half import in_float32
 
 Window: TypeAlias = tuple[Pair, Pair, Pad, Pair]
 """kernel, stride, pad and dilation of a pooling window."""
@@ -80,7 +79,6 @@ class Pooling:
             index = xp.where(wins, here, index)
         return best, index
 
-    @in_float32
     def max_pool2d_scatter(
         self, gy: Array, index: Array, input_hw: Pair, window: Window | None = None
     ) -> Array:
@@ -135,7 +133,6 @@ class Pooling:
         )
         return 1 / (rows[:, None] * cols[None, :])[None, :, :, None]
 
-    @in_float32
     def avg_pool2d(
         self, x: Array, kernel: Pair, stride: Pair, pad: Pad, out_hw: Pair, count_include_pad: bool
     ) -> Array:
@@ -154,7 +151,6 @@ class Pooling:
         total *= self._mean_scale(input_hw, kernel, stride, pad, out_hw, count_include_pad)
         return total.astype(x.dtype)
 
-    @in_float32
     def avg_pool2d_backward(
         self, gy: Array, input_hw: Pair, kernel: Pair, stride: Pair, pad: Pad, count_include_pad: bool
     ) -> Array:
@@ -174,7 +170,6 @@ class Pooling:
             gpadded[:, top : top + input_hw[0], left : left + input_hw[1]].astype(gy.dtype)
         )
 
-    @in_float32
     def adaptive_avg_pool2d(self, x: Array, out_hw: Pair) -> Array:
         """Mean of each cell of an OH x OW grid laid over the image: y (N, OH, OW, C), summed in float64.
 
@@ -191,7 +186,6 @@ class Pooling:
                 y[:, i, j] = x[:, top:bottom, left:right].mean(axis=(1, 2), dtype=xp.float64)
         return y
 
-    @in_float32
     def adaptive_avg_pool2d_backward(self, gy: Array, input_hw: Pair) -> Array:
         """Gradient (and adjoint) of adaptive_avg_pool2d: gy (N, OH, OW, C) -> gx (N, H, W, C), summed in
         float64.

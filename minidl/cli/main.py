@@ -20,8 +20,6 @@ from minidl.errors import MinidlError, UsageError
 COMMANDS = (
     "quickstart",
     "finetune",
-    "pretrain",
-    "adapt",
     "evaluate",
     "predict",
     "convert",
