@@ -112,12 +112,11 @@ def main() -> None:
         raise SystemExit(subprocess.run(command, env={**os.environ, **ISA[args.isa]}, check=False).returncode)
     kernels.set_num_threads(args.threads)
     args.turns = args.turns or (5 if args.quick else 9)
-    spin, gflop = machine.multiply_adds(args.threads)
     data: dict[str, Any] = {
         "machine": machine.describe(args.threads),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "turns": args.turns,
-        "multiply_adds": machine.best_rate(spin, gflop),
+        "multiply_adds": machine.multiply_add_limit(args.threads),
         "bandwidth": machine.bandwidth(args.threads),
     }
     print(machine.line(data["machine"]), report.limits(data), sep="\n", flush=True)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-AUTOENCODER = "autoencoder"
+AUTOENCODER = "conv_autoencoder"
+AUTOENCODER_OPTIONS: dict[str, Any] = {"channels": [32, 64, 128], "loss": "mse"}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.convolution import multiply_add_limit
-from benchmarks.timing import Timing, describe_machine, interleave
+from benchmarks import machine
+from benchmarks.timing import Timing, interleave
 from minidl import kernels
 from minidl.kernels.ladder import STEPS
 from minidl.kernels.ladder.cpu.common import output_size, padded
@@ -85,7 +85,7 @@ def contestants(x: np.ndarray, w: np.ndarray, threads: int) -> dict[str, Callabl
 
 def measure(threads: int, turns: int) -> dict[str, Any]:
     """Time all shapes: GFLOP/s by shape and contestant, and the limits of one and of all threads."""
-    limits = {"one": multiply_add_limit(1), "all": multiply_add_limit(threads)}
+    limits = {"one": machine.multiply_add_limit(1), "all": machine.multiply_add_limit(threads)}
     speeds: dict[str, dict[str, float]] = {}
     ratios: dict[str, float] = {}
     for title, (images, size, channels) in SHAPES.items():
@@ -105,7 +105,12 @@ def measure(threads: int, turns: int) -> dict[str, Any]:
         speeds[title] = {name: flops / timing.median(name) / 1e9 for name in runs}
         if ALL_TORCH in runs:
             ratios[title] = timing.ratio(list(runs)[len(STEPS) - 1], ALL_TORCH)[0]
-    return {"machine": describe_machine(threads), "limits": limits, "speeds": speeds, "ratios": ratios}
+    return {
+        "machine": machine.line(machine.describe(threads)),
+        "limits": limits,
+        "speeds": speeds,
+        "ratios": ratios,
+    }
 
 
 def table(result: dict[str, Any]) -> list[str]:

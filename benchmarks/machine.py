@@ -114,6 +114,11 @@ def best_rate(run: Callable[[], object], amount: float, seconds: float = 0.5) ->
     return amount / best
 
 
+def multiply_add_limit(threads: int) -> float:
+    """GFLOP/s of :func:`multiply_adds` on ``threads`` threads."""
+    return best_rate(*multiply_adds(threads))
+
+
 def bandwidth(threads: int) -> float:
     """GB/s of a = b + 3 c on arrays that no cache holds: the triad of McCalpin's STREAM, which counts three arrays."""
     from minidl.kernels.cpu.runtime import kernel, launch, share

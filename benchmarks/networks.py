@@ -14,9 +14,9 @@ import numpy as np
 
 import minidl
 from benchmarks import others
-from benchmarks.cases import AUTOENCODER, NETWORKS, QUICK, Contestant, Network, data_of
+from benchmarks.cases import AUTOENCODER, AUTOENCODER_OPTIONS, NETWORKS, QUICK, Contestant, Network, data_of
 from benchmarks.timing import interleave
-from minidl import models, nn, optim
+from minidl import models, optim
 from minidl.nn import functional as F
 
 LOGITS_TOLERANCE = {"float32": 1e-4, "bf16": 5e-2}  # of the largest logit
@@ -27,40 +27,24 @@ LOSS_TOLERANCE = 1e-4  # relative
 GRADIENT_TOLERANCE = 0.1
 
 
-def autoencoder() -> nn.Sequential:
-    """Three strided convolutions, 3-32-64-128, and three transposed ones back."""
-    halve: dict[str, Any] = {"stride": 2, "padding": 1}
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3, **halve),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, **halve),
-        nn.ReLU(),
-        nn.Conv2d(64, 128, 3, **halve),
-        nn.ReLU(),
-        nn.ConvTranspose2d(128, 64, 3, output_padding=1, **halve),
-        nn.ReLU(),
-        nn.ConvTranspose2d(64, 32, 3, output_padding=1, **halve),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 3, 3, output_padding=1, **halve),
-    )
-
-
-def build(case: Network) -> nn.Module:
+def build(case: Network) -> Any:
     """The network with its random weights, the same at every call."""
     minidl.manual_seed(0)
-    return autoencoder() if case.model == AUTOENCODER else models.create(case.model)
+    if case.model == AUTOENCODER:
+        return models.create_autoencoder(AUTOENCODER, (3, case.size, case.size), **AUTOENCODER_OPTIONS)
+    return models.create(case.model)
 
 
-def ours(case: Network, model: nn.Module) -> Contestant:
+def ours(case: Network, model: Any) -> Contestant:
     """minidl's side: an SGD step with momentum (the autoencoder: Adam), or inference."""
     x, labels = data_of(case)
     images = minidl.Tensor(x)
     if not case.training:
-        model.eval()
+        fused = minidl.fuse(model.eval())
 
         def infer() -> np.ndarray:
             with minidl.no_grad():
-                return model(images).numpy()
+                return fused(images).numpy()
 
         return Contestant(infer)
     reconstructs = case.model == AUTOENCODER
@@ -72,8 +56,7 @@ def ours(case: Network, model: nn.Module) -> Contestant:
 
     def step() -> float:
         optimizer.zero_grad()
-        y = model(images)
-        loss = F.mse_loss(y, images) if reconstructs else F.cross_entropy(y, labels)
+        loss = model.losses(images)["loss"] if reconstructs else F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
         return float(loss.item())

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import AUTOENCODER, Contestant, Network, data_of
+from benchmarks.cases import AUTOENCODER, AUTOENCODER_OPTIONS, Contestant, Network, data_of
 
 State = dict[str, np.ndarray]
 
@@ -37,13 +38,14 @@ def torch_network(case: Network, state: State) -> Any:
 
     model: Any
     if case.model == AUTOENCODER:
-        halve: dict[str, Any] = {"stride": 2, "padding": 1}
-        layers: list[nn.Module] = []
-        for a, b in ((3, 32), (32, 64), (64, 128)):
-            layers += [nn.Conv2d(a, b, 3, **halve), nn.ReLU()]
-        for a, b in ((128, 64), (64, 32), (32, 3)):
-            layers += [nn.ConvTranspose2d(a, b, 3, output_padding=1, **halve), nn.ReLU()]
-        model = nn.Sequential(*layers[:-1])
+        widths = (3, *AUTOENCODER_OPTIONS["channels"])
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            down += [nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()]
+            up = [nn.ConvTranspose2d(b, a, 3, 2, 1, 1), nn.ReLU(), *up]
+        model = nn.Sequential()
+        model.encoder, model.decoder = nn.Sequential(*down), nn.Sequential(*up[:-1])
     else:
         model = TorchResNet(Case("", case.model, classes=10 if case.model == "resnet20" else 1000))
     if state:
@@ -80,7 +82,7 @@ def torch_contestant(case: Network, state: State, channels_last: bool, compiled:
         optimizer.zero_grad()
         y = call(images)
         if reconstructs:
-            loss = torch.nn.functional.mse_loss(y, images)
+            loss = torch.nn.functional.mse_loss(torch.sigmoid(y), images)
         else:
             loss = torch.nn.functional.cross_entropy(y, targets)
         loss.backward()

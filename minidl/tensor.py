@@ -20,7 +20,6 @@ import numpy as np
 from minidl import autograd, conversions, dlpack, operators
 from minidl.conversions import Conversions
 from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
-from minidl.kernels import devices
 from minidl.methods import Methods
 from minidl.operators import Operators
 
@@ -57,8 +56,6 @@ def as_array(data: Any, dtype: Any) -> Array:
         data = data.data
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
-    elif devices.is_array(data):
-        array = data
     elif hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
         array = np.asarray(data, dtype=dtype)
     else:
@@ -126,7 +123,7 @@ class Tensor(Operators, Conversions, Methods):
     def _wrap(data: Array, node: Function | None = None) -> Tensor:
         """A tensor around an operator's result, without checks."""
         t = Tensor.__new__(Tensor)
-        t.data = np.asarray(data) if isinstance(data, np.generic) else data
+        t.data = data if isinstance(data, np.ndarray) else np.asarray(data)
         t.grad = None
         t._node = node
         t._version = [0, 0]
@@ -153,13 +150,13 @@ class Tensor(Operators, Conversions, Methods):
 
     @property
     def device(self) -> str:
-        """Where the array lives: ``"cpu"``, ``"cuda:0"``, ``"emulated"``."""
-        return devices.of(self.data).name
+        """Where the array lives: ``"cpu"``."""
+        return "cpu"
 
     @property
     def xp(self) -> Any:
-        """The array module of ``data``: NumPy, CuPy, or the emulated device's."""
-        return devices.module_of(self.data)
+        """The array module of ``data`` (NumPy)."""
+        return np
 
     @property
     def is_leaf(self) -> bool:
@@ -228,7 +225,7 @@ class Tensor(Operators, Conversions, Methods):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        array = devices.host(self.data)
+        array = np.asarray(self.data)
         if array.dtype.kind == "V":  # bfloat16, which NumPy would print without a point
             array = array.astype(np.float32)
         parts = [np.array2string(array, separator=", ", precision=4, threshold=1000, prefix="tensor(")]
@@ -236,8 +233,6 @@ class Tensor(Operators, Conversions, Methods):
             parts.append(f"size={self.shape}")
         if self.dtype not in (np.float32, np.int64, np.bool_):
             parts.append(f"dtype={self.dtype}")
-        if self.device != "cpu":
-            parts.append(f"device='{self.device}'")
         if self._node is not None:
             parts.append(f"grad_fn=<{self._node.name}>")
         elif self.requires_grad:
@@ -284,8 +279,6 @@ class Tensor(Operators, Conversions, Methods):
         """The array itself, not a copy. A tensor that requires a gradient must be detached first."""
         if self.requires_grad:
             raise RuntimeError("numpy: this tensor requires a gradient; use .detach().numpy()")
-        if not isinstance(self.data, np.ndarray):
-            raise TypeError(f"numpy: this tensor is on {self.device}; use .cpu().numpy()")
         return self.data
 
     def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray:
@@ -385,7 +378,7 @@ class Tensor(Operators, Conversions, Methods):
         self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        _ops.setitem(self, _plain_index(index, self.data), value)
+        _ops.setitem(self, _plain_index(index), value)
 
     # --- methods whose arguments differ from those of the functions; all others: minidl.methods ---------------
 
@@ -412,7 +405,7 @@ class Tensor(Operators, Conversions, Methods):
         return _ops.reshape(self, other.shape)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _ops.getitem(self, _plain_index(index, self.data))
+        return _ops.getitem(self, _plain_index(index))
 
 
 class Parameter(Tensor):
@@ -444,12 +437,10 @@ def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(int(a) for a in args)
 
 
-def _plain_index(index: Any, array: Array) -> Any:
-    """Tensors inside an index become arrays on the device of ``array``."""
+def _plain_index(index: Any) -> Any:
+    """Tensors inside an index become arrays."""
     if isinstance(index, Tensor):
-        index = index.data
+        return index.data
     if isinstance(index, tuple):
-        return tuple(_plain_index(i, array) for i in index)
-    if isinstance(index, np.ndarray) and not isinstance(array, np.ndarray):
-        return devices.like(index, array)
+        return tuple(_plain_index(i) for i in index)
     return index

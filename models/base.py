@@ -1,4 +1,4 @@
-"""Model: what every registered network offers beside `forward`."""
+"""Registered, Model: what every registered network, and every classifier, offers beside `forward`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ from minidl import nn
 from minidl.models.config import PretrainedConfig
 from minidl.tensor import Parameter, Tensor
 
-__all__ = ["Model"]
+__all__ = ["Model", "Registered"]
 
 
-class Model(nn.Module):
-    """An image classifier: a trunk that gives features and a head that pools and classifies them.
+class Registered(nn.Module):
+    """A network that is built by its name.
 
     Attributes:
         name: the registered architecture it was created from.
-        options: JSON-able; `create(model.name, num_classes=model.num_classes, **model.options)` builds it
+        options: JSON-able; `create(model.name, num_classes=model.num_classes, **model.options)`, or
+            `create_autoencoder(model.name, pretrained_cfg=model.pretrained_cfg, **model.options)`, builds it
             again.
         pretrained_cfg: preprocessing that the weights expect.
-        num_classes: outputs of the classifier; 0 when there is none.
-        num_features: channels of the features.
-        replaced_classifier: (classes in the weights file, classes now) when `create` put a new classifier in.
     """
 
     name: str = ""
     options: dict[str, Any]
     pretrained_cfg: PretrainedConfig
+
+
+class Model(Registered):
+    """An image classifier: a trunk that gives features and a head that pools and classifies them.
+
+    Attributes:
+        num_classes: outputs of the classifier; 0 when there is none.
+        num_features: channels of the features.
+        replaced_classifier: (classes in the weights file, classes now) when `create` put a new classifier in.
+    """
+
     num_classes: int
     num_features: int
     classifier_name: str

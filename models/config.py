@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class PretrainedConfig:
         resize: short side in pixels before the crop; equal to the crop when nothing is cut off.
         interpolation: one of INTERPOLATIONS, antialiased.
         classifier: prefix of the classifier's parameters ("fc").
-        num_classes: outputs of the classifier the weights come with.
+        num_classes: outputs of the classifier the weights come with; 0 when they come without one.
     """
 
     mean: tuple[float, ...]
@@ -64,10 +64,13 @@ class PretrainedConfig:
         if min(self.std) <= 0:
             raise ConfigError(f"std must be above 0, got {self.std}")
         object.__setattr__(self, "input_size", size)
-        for name in ("resize", "num_classes"):
+        for name, least, kind in (
+            ("resize", 1, "a positive integer"),
+            ("num_classes", 0, "0 or a positive integer"),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} must be {kind}, got {value!r}")
         scale = self.scale
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise ConfigError(f"scale must be a positive number, got {scale!r}")
@@ -119,6 +122,12 @@ class PretrainedConfig:
             return self
         average = {n: [sum(getattr(self, n)) / self.input_size[0]] * channels for n in ("mean", "std")}
         return self.replace(input_size=[channels, *self.input_size[1:]], **average)
+
+    def with_input(self, size: Sequence[int]) -> PretrainedConfig:
+        """The same for images of another size (C, H, W), whose short side is not cut."""
+        if len(size) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
+            raise ValueError(f"input_size must be three positive integers (C, H, W), got {size!r}")
+        return self.with_channels(size[0]).replace(input_size=list(size), resize=min(size[1:]))
 
 
 IMAGENET = PretrainedConfig(

@@ -1,4 +1,4 @@
-"""The list of architectures by name, and `create`, which builds one and loads its weights."""
+"""The list of architectures by name; `create` and `create_autoencoder` build one and load its weights."""
 
 from __future__ import annotations
 
@@ -7,55 +7,72 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from minidl.models.base import Model
+from minidl.models.base import Model, Registered
 from minidl.models.config import PretrainedConfig
 from minidl.nn import StateDictError
 
-__all__ = ["Architecture", "architecture", "create", "list_models", "parse_options", "register"]
+if TYPE_CHECKING:
+    from minidl.models.autoencoder import Autoencoder
+
+__all__ = [
+    "Architecture",
+    "architecture",
+    "create",
+    "create_autoencoder",
+    "list_models",
+    "parse_options",
+    "register",
+]
 
 logger = logging.getLogger("minidl.models")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A registered name: a class, the options it is built with, and how its images are prepared."""
+    """A registered name: a class, the options it is built with, and how its images are prepared.
+
+    `task` is "classifier" (for `create`) or "autoencoder" (for `create_autoencoder`).
+    """
 
     name: str
-    builder: Callable[..., Model]
+    builder: Callable[..., Registered]
     options: Mapping[str, Any]
     config: PretrainedConfig
     description: str
+    task: str = "classifier"
 
 
 _registry: dict[str, Architecture] = {}
-_Builder = TypeVar("_Builder", bound=Callable[..., Model])
+_Builder = TypeVar("_Builder", bound=Callable[..., Registered])
+_GIVEN = ("num_classes", "in_channels", "input_size")  # what `create` hands on itself
 
 
 def register(
-    name: str, config: PretrainedConfig, description: str = "", **options: Any
+    name: str, config: PretrainedConfig, description: str = "", task: str = "classifier", **options: Any
 ) -> Callable[[_Builder], _Builder]:
-    """Decorator: makes a Model class (or a function that returns one) available to `create` under a name.
+    """Decorator: makes a Model or Autoencoder class (or a function that returns one) available under a name.
 
     `options` are the builder's keyword arguments for this name; the same class may be registered many times.
+    A builder with a parameter `input_size` is given the preprocessing's (C, H, W), one without `in_channels`.
     """
 
     def enter(builder: _Builder) -> _Builder:
         if name in _registry:
             raise ValueError(f"register: the model {name!r} is already registered")
         _check_options(name, builder, options)
-        _registry[name] = Architecture(name, builder, options, config, description)
+        _registry[name] = Architecture(name, builder, options, config, description, task)
         return builder
 
     return enter
 
 
-def list_models(contains: str = "") -> list[str]:
-    """The registered names in the order of registration, or those that contain a text."""
-    return [name for name in _registry if contains in name]
+def list_models(contains: str = "", task: str | None = None) -> list[str]:
+    """The registered names in the order of registration, or those that contain a text and do a task."""
+    return [name for name, entry in _registry.items() if contains in name and task in (None, entry.task)]
 
 
 def architecture(name: str) -> Architecture:
@@ -74,10 +91,10 @@ def create(
     pretrained_cfg: PretrainedConfig | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    """Builds a registered network.
+    """Builds a registered classifier.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, but not an autoencoder.
         num_classes: outputs; None takes the weights' number, or the architecture's.
         in_channels: channels of the images.
         weights: a file for `minidl.weights.load`, or a state dict; loaded strictly. When the file has another
@@ -90,21 +107,23 @@ def create(
     fit.
     """
     entry = architecture(name)
+    if entry.task != "classifier":
+        raise ValueError(
+            f"model {name} is an {entry.task}, no classifier: create_autoencoder (minidl pretrain) builds it"
+        )
     _check_options(name, entry.builder, options)
     noted = {"in_channels": in_channels, **_jsonable(name, options)}
-    config = entry.config
-    if isinstance(pretrained_cfg, PretrainedConfig):
-        config = pretrained_cfg
-    elif pretrained_cfg is not None:
-        config = config.replace(**pretrained_cfg)
-    config = config.with_channels(in_channels)
+    config = _config(entry, pretrained_cfg).with_channels(in_channels)
     chosen = {**entry.options, **options}
     classes = config.num_classes if num_classes is None else num_classes
     state = _state(weights)
     stored = None
     if state is not None:
         stored = _stored_classes(state, chosen.get("classifier_name", config.classifier))
-    model = entry.builder(num_classes=stored or classes, in_channels=in_channels, **chosen)
+    given: dict[str, Any] = {"in_channels": in_channels}
+    if "input_size" in inspect.signature(entry.builder).parameters:
+        given = {"input_size": config.input_size}
+    model = cast(Model, entry.builder(num_classes=stored or classes, **given, **chosen))
     model.name = name
     model.options = noted
     model.pretrained_cfg = config.replace(classifier=model.classifier_name, num_classes=stored or classes)
@@ -120,6 +139,48 @@ def create(
             )
             model.reset_classifier(num_classes)
     return model
+
+
+def create_autoencoder(
+    name: str,
+    input_size: Sequence[int] | None = None,
+    weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    pretrained_cfg: PretrainedConfig | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Autoencoder:
+    """Builds a registered autoencoder.
+
+    Args:
+        name: one of `list_models(task="autoencoder")`.
+        input_size: (C, H, W) of the images; None takes the preprocessing's.
+        weights, pretrained_cfg, options: as for `create`.
+
+    Raises ValueError or TypeError for an unknown name or option, nn.StateDictError when the weights do not
+    fit.
+    """
+    from minidl.models.autoencoder import Autoencoder
+
+    entry = architecture(name)
+    if entry.task != "autoencoder":
+        raise ValueError(
+            f"model {name} is no autoencoder; those are {', '.join(list_models('', 'autoencoder'))}"
+        )
+    _check_options(name, entry.builder, options)
+    config = _config(entry, pretrained_cfg)
+    config = config if input_size is None else config.with_input(input_size)
+    model = entry.builder(input_size=config.input_size, **{**entry.options, **options})
+    assert isinstance(model, Autoencoder)
+    model.name, model.options, model.pretrained_cfg = name, _jsonable(name, options), config
+    state = _state(weights)
+    if state is not None:
+        _load(model, state, None if isinstance(weights, Mapping) else weights)
+    return model
+
+
+def _config(entry: Architecture, given: PretrainedConfig | Mapping[str, Any] | None) -> PretrainedConfig:
+    if isinstance(given, PretrainedConfig):
+        return given
+    return entry.config if given is None else entry.config.replace(**given)
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
@@ -149,11 +210,11 @@ def _parse_value(text: str) -> Any:
     return text
 
 
-def _check_options(name: str, builder: Callable[..., Model], options: Mapping[str, Any]) -> None:
+def _check_options(name: str, builder: Callable[..., Registered], options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(builder).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return  # what it hands on is checked there
-    known = [p.name for p in parameters if p.name not in ("num_classes", "in_channels")]
+    known = [p.name for p in parameters if p.name not in _GIVEN]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise TypeError(
@@ -176,7 +237,7 @@ def _state(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mappin
     return load(weights)
 
 
-def _load(model: Model, state: Mapping[str, Any], path: Any) -> None:
+def _load(model: Registered, state: Mapping[str, Any], path: Any) -> None:
     try:
         model.load_state_dict(state)
     except StateDictError as error:

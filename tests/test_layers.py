@@ -22,12 +22,13 @@ LAYERS = [
         "minidl.autograd",
         "minidl.random",
         "minidl.creation",
-        "minidl.cuda",
     },
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},
     {"minidl.models"},
+    {"minidl.semi"},
     {"minidl.training"},
+    {"minidl.adaptation"},
     {"minidl.cli", "minidl.quickstart"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

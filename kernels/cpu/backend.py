@@ -11,6 +11,7 @@ from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.conv import ConvMixin
 from minidl.kernels.cpu.elementwise import ElementwiseMixin
 from minidl.kernels.cpu.gemm import GemmMixin
+from minidl.kernels.cpu.half import HalfMixin
 from minidl.kernels.cpu.loss import LossMixin
 from minidl.kernels.cpu.norm import NormMixin
 from minidl.kernels.cpu.optim import OptimMixin
@@ -19,7 +20,15 @@ from minidl.kernels.reference import ReferenceBackend
 
 
 class CPUBackend(
-    ConvMixin, GemmMixin, PoolMixin, NormMixin, LossMixin, ElementwiseMixin, OptimMixin, ReferenceBackend
+    HalfMixin,
+    ConvMixin,
+    GemmMixin,
+    PoolMixin,
+    NormMixin,
+    LossMixin,
+    ElementwiseMixin,
+    OptimMixin,
+    ReferenceBackend,
 ):
     """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""
 

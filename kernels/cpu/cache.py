@@ -2,7 +2,8 @@
 
 Numba's own cache watches one source file per function, so an edit in a file that the function calls into goes
 unnoticed. Here every entry lives in a folder named by a hash of *all* sources of this package and of the
-compiler's versions: any edit starts a new folder.
+compiler's versions: any edit starts a new folder. A kernel written outside this package is watched by its own
+file besides.
 
 The folder is ``$MINIDL_CACHE_DIR``, or ``minidl`` in the user's cache folder. Where nothing can be written,
 and where a future Numba has moved the classes used here, kernels are compiled in each process anew; that is
@@ -61,6 +62,20 @@ def folder() -> Path | None:
     return path
 
 
+def stamp_of(function: Any) -> str:
+    """What must be unchanged for the code of a function to be used again, beside what the folder's name says.
+
+    Nothing for this package's own functions. A kernel that somebody wrote elsewhere is watched by its own file.
+
+    Raises:
+        OSError: that file cannot be read (code typed at a prompt, for example).
+    """
+    path = Path(function.__code__.co_filename)
+    if path.resolve().is_relative_to(Path(__file__).resolve().parent):
+        return ""
+    return hashlib.sha256(os.fsencode(path) + b"\0" + path.read_bytes()).hexdigest()
+
+
 def _prune(parent: Path) -> None:
     """Remove the folders of source states that were used longest ago."""
     folders = sorted(
@@ -73,14 +88,14 @@ def _prune(parent: Path) -> None:
 if FunctionCache is not None:
 
     class _Locator(_CacheLocator):
-        def __init__(self, variant: str) -> None:
-            self._variant = variant
+        def __init__(self, variant: str, stamp: str) -> None:
+            self._variant, self._stamp = variant, stamp
 
         def get_cache_path(self) -> str:
             return str(folder())
 
         def get_source_stamp(self) -> str:
-            return ""  # the folder's name says it
+            return self._stamp
 
         def get_disambiguator(self) -> str:
             return self._variant or "0"
@@ -88,7 +103,7 @@ if FunctionCache is not None:
     class _Implementation(CompileResultCacheImpl):
         def __init__(self, function: Any, variant: str) -> None:
             self._lineno = function.__code__.co_firstlineno
-            self._locator = _Locator(variant)
+            self._locator = _Locator(variant, stamp_of(function))
             module = function.__globals__.get("__name__", "").rpartition(".")[2]
             self._filename_base = self.get_filename_base(
                 f"{module}.{function.__qualname__}", getattr(sys, "abiflags", "")
@@ -122,5 +137,9 @@ def attach(dispatcher: Any, variant: str) -> None:
         return
     try:
         dispatcher._cache = _Cache(dispatcher.py_func, variant)
-    except (AttributeError, TypeError):  # the private interface has changed
+    except (
+        AttributeError,
+        TypeError,
+        OSError,
+    ):  # the private interface has changed, or there is no source file
         return

@@ -1,4 +1,4 @@
-"""Convolution and its gradients on the CPU: each as a walk over a grid of pixels and its taps."""
+"""Convolution and its gradients on the CPU: each as a walk over a grid of pixels and its taps, or Winograd's."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from minidl.kernels import get_num_threads
+from minidl.kernels import get_conv_algorithm, get_num_threads
 from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.by_channel import channel_weight_gradient
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
+from minidl.kernels.cpu.winograd import takes_winograd, winograd
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
 
@@ -127,7 +128,7 @@ class ConvMixin(ReferenceBackend):
         if residual is not None:
             expect_shape("conv2d", "residual", residual, (len(x), *call.out_hw, len(w)))
         if half.is_half(x):
-            return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual)
+            return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual, kept)
         if x.dtype not in FLOATS or not w.size:
             return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, residual=residual)
         x = operand(x, x.dtype)
@@ -136,6 +137,9 @@ class ConvMixin(ReferenceBackend):
         n, (oh, ow), o = len(x), call.out_hw, len(w)
         y = memory.empty((n, oh, ow, o), x.dtype)
         if not y.size:
+            return y
+        if groups == 1 and takes_winograd(call.source, call.window, o, get_conv_algorithm()):
+            winograd(call.source, call.window, x, weight, call.taps, False, bias, other, relu, y)
             return y
         source, by_channel = call.source, is_by_channel(o, w.shape[3], groups)
         if by_channel:
@@ -161,6 +165,7 @@ class ConvMixin(ReferenceBackend):
         groups: int,
         relu: bool,
         residual: Array | None,
+        kept: dict[Any, Any] | None,
     ) -> Array:
         """conv2d of half types: bfloat16 in pairs where they fit, anything else in float32."""
         if not half.is_bfloat16(x) or not w.size or not x.size or (groups > 1 and w.shape[3] % 2):
@@ -173,7 +178,7 @@ class ConvMixin(ReferenceBackend):
         other = None if residual is None else operand(residual, x.dtype)
         if y.size:
             x, weight = operand(x, x.dtype), flat_taps(w, x.dtype)
-            half.conv2d(call.source, call.window, call.taps, x, weight, bias, other, relu, y, groups)
+            half.conv2d(call.source, call.window, call.taps, x, weight, bias, other, relu, y, groups, kept)
         return y
 
     def _conv2d_input_grad_half(
@@ -218,6 +223,11 @@ class ConvMixin(ReferenceBackend):
         per = o // groups
         source = Source(n, *call.out_hw, o, per, gy.itemsize)
         phases = gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation)
+        algorithm = get_conv_algorithm() if groups == 1 and stride == (1, 1) else "direct"
+        _, _, whole, turned_taps = phases[0]
+        if whole and takes_winograd(source, whole, depth, algorithm):
+            winograd(source, whole, gy, weight, turned_taps, True, None, None, False, gx)
+            return gx
         taps = tuple(
             tap for phase in phases for tap in phase.taps
         )  # packed at once: each belongs to one phase

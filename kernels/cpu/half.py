@@ -11,6 +11,7 @@ The weight gradient reduces over pixels, which are not neighbours in memory; it 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy as np
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.gather import gather, plan_gather
+from minidl.kernels.cpu.layout import SMALL_COPY, dense_order
 from minidl.kernels.cpu.plan import Phase, Source, Window
 from minidl.kernels.cpu.runtime import kernel, launch, share
-from minidl.kernels.cpu.weights import Panels, pack
+from minidl.kernels.cpu.weights import Panels, kept_panels, pack
 from minidl.kernels.reference.checks import Array, Pair
 
 
@@ -37,7 +39,7 @@ def _join(a: Any, count: int, length: int, out: Any, part: int, parts: int) -> N
 
 def is_bfloat16(array: Array) -> bool:
     """Whether the array holds bfloat16 numbers."""
-    return array.dtype.name == "bfloat16"
+    return array.dtype.kind not in "fiub" and array.dtype.name == "bfloat16"  # the name takes microseconds
 
 
 def is_half(array: Array) -> bool:
@@ -45,15 +47,89 @@ def is_half(array: Array) -> bool:
     return array.dtype == np.float16 or is_bfloat16(array)
 
 
+@kernel
+def _widen(source: Any, out: Any, part: int, parts: int) -> None:
+    """bfloat16 (uint16) -> the bits of float32."""
+    first, last = share(source.size, part, parts)
+    for i in range(first, last):
+        out[i] = np.uint32(source[i]) << np.uint32(16)
+
+
+@kernel
+def _narrow(source: Any, out: Any, part: int, parts: int) -> None:
+    """The bits of float32 -> bfloat16 (uint16), to nearest even; NaN stays NaN."""
+    first, last = share(source.size, part, parts)
+    for i in range(first, last):
+        number = source[i]
+        rounded = number + np.uint32(0x7FFF) + ((number >> np.uint32(16)) & np.uint32(1))
+        nan = (number & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        out[i] = ((number | np.uint32(0x400000)) if nan else rounded) >> np.uint32(16)
+
+
+def cast(array: Array, dtype: Any) -> Array:
+    """The array in another dtype (itself when it has it), with its memory layout; bfloat16 by kernels of our own."""
+    dtype = np.dtype(dtype)
+    if array.dtype == dtype:
+        return array
+    pair = (array.dtype.name, dtype.name)
+    axes = dense_order(array) if array.size >= SMALL_COPY else None
+    if axes is None or pair not in (("bfloat16", "float32"), ("float32", "bfloat16")):
+        with np.errstate(all="ignore"):  # what is too large is infinite, silently, as on every device
+            return array.astype(dtype)
+    ordered = array.transpose(axes)
+    out = memory.empty(ordered.shape, np.uint32 if dtype == np.float32 else np.uint16)
+    down = out.dtype == np.uint16
+    flat = ordered.view(np.uint32 if down else np.uint16).reshape(-1)
+    launch(_narrow if down else _widen, flat, out.reshape(-1), work=out.size)
+    return out.view(dtype).transpose(np.argsort(axes))
+
+
 def widen(array: Array) -> Array:
     """A half array as float32."""
-    return array.astype(np.float32)
+    return cast(array, np.float32)
 
 
 def narrow(array: Array, dtype: Any) -> Array:
-    """A float32 array rounded to a half type; what is too large is infinite, silently, as on every device."""
-    with np.errstate(over="ignore"):
-        return array.astype(dtype)
+    """A float32 array rounded to a half type."""
+    return cast(array, dtype)
+
+
+def in_float32(name: str) -> Any:
+    """A kernel of the back end that computes half types in float32 and rounds its results once."""
+
+    def run(self: Any, *args: Any, **options: Any) -> Any:
+        kernel = getattr(super(HalfMixin, self), name)
+        halves = {a.dtype for a in args if isinstance(a, np.ndarray) and is_half(a)}
+        if not halves:
+            return kernel(*args, **options)
+        dtype = halves.pop()
+        out = kernel(*(widen(a) if isinstance(a, np.ndarray) and is_half(a) else a for a in args), **options)
+
+        def back(a: Any) -> Any:
+            return narrow(a, dtype) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a
+
+        return tuple(map(back, out)) if isinstance(out, tuple) else back(out)
+
+    run.__name__ = name
+    return run
+
+
+class HalfMixin:
+    """Pooling and products of half types, in float32. Convolutions take them as they are."""
+
+    max_pool2d = in_float32("max_pool2d")
+    max_pool2d_scatter = in_float32("max_pool2d_scatter")
+    max_pool2d_gather = in_float32("max_pool2d_gather")
+    avg_pool2d = in_float32("avg_pool2d")
+    avg_pool2d_backward = in_float32("avg_pool2d_backward")
+    adaptive_avg_pool2d = in_float32("adaptive_avg_pool2d")
+    adaptive_avg_pool2d_backward = in_float32("adaptive_avg_pool2d_backward")
+    linear = in_float32("linear")
+    matmul = in_float32("matmul")
+
+    def cast(self, x: Array, dtype: Any) -> Array:
+        """See the reference."""
+        return cast(x, dtype)
 
 
 def bits(array: Array) -> Array:
@@ -106,6 +182,7 @@ def conv2d(
     relu: bool,
     y: Array,
     groups: int,
+    kept: dict[Any, Any] | None,
 ) -> None:
     """y = [relu](convolution + bias + residual), all bfloat16 and C-contiguous; see ``gather.gather``.
 
@@ -116,6 +193,7 @@ def conv2d(
         bias: (O,) of any float dtype.
         residual, y: (N, OH, OW, O).
         groups: each reads its own C/groups channels.
+        kept: where the panels of this weight are kept, or None.
     """
     _, oh, ow, outputs = y.shape
     per = outputs // groups
@@ -125,7 +203,8 @@ def conv2d(
     more = None if residual is None else bits(residual)
     for group in range(groups):
         own = slice(group * per, (group + 1) * per)
-        packed = pack_pairs(weight[own], taps, False, plan.cols)
+        make = functools.partial(pack_pairs, weight[own], taps, False, plan.cols)
+        packed = kept_panels(kept, (group, plan.cols), make)
         places = (group * per, oh * ow * outputs, ow * outputs, outputs)
         row = None if bias is None else bias[own].astype(np.float32)
         gather(plan, pairs, group * source.channels, packed, row, relu, bits(y), per, places, more)

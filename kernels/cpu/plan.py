@@ -32,7 +32,9 @@ IntArray = npt.NDArray[np.int64]
 
 NAMES = {4: "float32", 8: "float64"}  # the supported dtypes by their bytes
 SMALL = 1 << 19  # multiplications: less work stays in one thread
-GATHER_SLAB = 192 * 1024  # bytes of source that a chunk of a gather convolution keeps in the L2 cache
+# Bytes of source that a chunk of a gather convolution keeps in the L2 cache, of which processors with AVX-512
+# have 1 MiB or more. Few large chunks read few weights: this decides where there is one image only.
+GATHER_SLAB = (640 if target().float_lanes == 16 else 192) * 1024
 DEPTH_BLOCK = (
     768  # the reduction is cut into blocks of about this length: a block of a weight panel stays in L2
 )

@@ -19,10 +19,13 @@ Helpers that kernels call are decorated with ``@jit``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -88,6 +91,17 @@ def parts_for(work: float) -> int:
     return max(1, min(get_num_threads(), int(work // MIN_WORK_PER_PART)))
 
 
+@contextmanager
+def all_parallel() -> Iterator[None]:
+    """Inside, the least work is spread over the threads: what compiles the parallel launch of kernels."""
+    global MIN_WORK_PER_PART
+    before, MIN_WORK_PER_PART = MIN_WORK_PER_PART, 1
+    try:
+        yield
+    finally:
+        MIN_WORK_PER_PART = before
+
+
 def launch(function: Kernel, *arguments: Any, work: float = float("inf"), parts: int = 0) -> None:
     """Run all shares of a kernel.
 
@@ -98,8 +112,8 @@ def launch(function: Kernel, *arguments: Any, work: float = float("inf"), parts:
         parts: how many shares to make; by default as many as threads, or fewer for little work.
 
     Runs in this thread alone when there is one share, in a forked child (the threads exist in the parent
-    only, and OpenMP ends a child that tries), and when another Python thread is inside a threading layer
-    that cannot be entered twice.
+    only, and OpenMP ends a child that tries; a RuntimeWarning says so once), and when another Python thread
+    is inside a threading layer that cannot be entered twice.
     """
     if not parts:
         parts = get_num_threads() if work == float("inf") else parts_for(work)
@@ -112,6 +126,7 @@ def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> b
     """Run all shares at the same time and return True, or return False where that is not safe now."""
     global _layer, _layer_pid
     if _layer_pid and _layer_pid != os.getpid():
+        _say_forked()
         return False
     limit = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     if limit == 1:
@@ -136,6 +151,16 @@ def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> b
         if exclusive:
             _layer_lock.release()
     return True
+
+
+@functools.cache
+def _say_forked() -> None:
+    warnings.warn(
+        "minidl: this process was forked from one whose kernels had started their threads; here they run on one "
+        "thread. Start processes by 'spawn' (multiprocessing.set_start_method), or fork before the first kernel runs.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _after_fork() -> None:

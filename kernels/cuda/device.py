@@ -80,6 +80,9 @@ class Device(Protocol):
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised C-contiguous array."""
 
+    def address(self, array: Array) -> int:
+        """The address of an array's first element, for a table of pointers that a kernel reads."""
+
     def compile(
         self,
         source: str,

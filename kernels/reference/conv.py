@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
+from minidl.kernels.reference.half import in_float32
 
 
 def tap_windows(kernel: Pair, stride: Pair, dilation: Pair, out_hw: Pair) -> Iterator[tuple[int, int, Any]]:
@@ -39,6 +40,7 @@ class Convolution:
         pixels = image.shape[0] * image.shape[1] * image.shape[2]
         return image.reshape(pixels, groups, image.shape[3] // groups).transpose(1, 0, 2)
 
+    @in_float32
     def conv2d(
         self,
         x: Array,
@@ -81,6 +83,7 @@ class Convolution:
             y = y + residual
         return xp.ascontiguousarray(xp.maximum(y, 0) if relu else y)
 
+    @in_float32
     def conv2d_input_grad(
         self, gy: Array, w: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
     ) -> Array:
@@ -103,6 +106,7 @@ class Convolution:
             gpadded[window] += (g @ tap).transpose(1, 0, 2).reshape(n, oh, ow, c)
         return xp.ascontiguousarray(gpadded[:, top : top + input_hw[0], left : left + input_hw[1]])
 
+    @in_float32
     def conv2d_weight_grad(
         self, gy: Array, x: Array, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
     ) -> Array:

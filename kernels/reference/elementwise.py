@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from minidl.kernels.reference.checks import Array, expect_shape
 
 
@@ -27,3 +29,8 @@ class Elementwise:
         """a + b, both of one shape."""
         expect_shape("add", "b", b, a.shape)
         return a + b
+
+    def cast(self, x: Array, dtype: Any) -> Array:
+        """x in another dtype (itself when it has it); what that cannot hold is inf, or some integer."""
+        with numpy.errstate(all="ignore"):
+            return x.astype(dtype, copy=False)

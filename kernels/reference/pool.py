@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.conv import tap_windows
+from minidl.kernels.reference.half import in_float32
 
 Window: TypeAlias = tuple[Pair, Pair, Pad, Pair]
 """kernel, stride, pad and dilation of a pooling window."""
@@ -79,6 +80,7 @@ class Pooling:
             index = xp.where(wins, here, index)
         return best, index
 
+    @in_float32
     def max_pool2d_scatter(
         self, gy: Array, index: Array, input_hw: Pair, window: Window | None = None
     ) -> Array:
@@ -133,6 +135,7 @@ class Pooling:
         )
         return 1 / (rows[:, None] * cols[None, :])[None, :, :, None]
 
+    @in_float32
     def avg_pool2d(
         self, x: Array, kernel: Pair, stride: Pair, pad: Pad, out_hw: Pair, count_include_pad: bool
     ) -> Array:
@@ -151,6 +154,7 @@ class Pooling:
         total *= self._mean_scale(input_hw, kernel, stride, pad, out_hw, count_include_pad)
         return total.astype(x.dtype)
 
+    @in_float32
     def avg_pool2d_backward(
         self, gy: Array, input_hw: Pair, kernel: Pair, stride: Pair, pad: Pad, count_include_pad: bool
     ) -> Array:
@@ -170,6 +174,7 @@ class Pooling:
             gpadded[:, top : top + input_hw[0], left : left + input_hw[1]].astype(gy.dtype)
         )
 
+    @in_float32
     def adaptive_avg_pool2d(self, x: Array, out_hw: Pair) -> Array:
         """Mean of each cell of an OH x OW grid laid over the image: y (N, OH, OW, C), summed in float64.
 
@@ -186,6 +191,7 @@ class Pooling:
                 y[:, i, j] = x[:, top:bottom, left:right].mean(axis=(1, 2), dtype=xp.float64)
         return y
 
+    @in_float32
     def adaptive_avg_pool2d_backward(self, gy: Array, input_hw: Pair) -> Array:
         """Gradient (and adjoint) of adaptive_avg_pool2d: gy (N, OH, OW, C) -> gx (N, H, W, C), summed in
         float64.

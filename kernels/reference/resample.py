@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.kernels.reference.checks import Array, expect, expect_shape
+from minidl.kernels.reference.half import in_float32
 
 
 class Resampling:
@@ -24,6 +25,7 @@ class Resampling:
             expect(low >= 0 and high < size, kernel, f"index expects 0 to {size - 1}, got {low} to {high}")
             expect(bool((index[:, 1:] >= index[:, :-1]).all()), kernel, "index expects ascending rows")
 
+    @in_float32
     def resample(self, x: Array, axis: int, index: Array, weight: Array) -> Array:
         """x (..., IN, ...) -> (..., OUT, ...) along `axis`; index and weight (T, OUT)."""
         self._check_taps("resample", index, weight, x.shape[axis])
@@ -35,6 +37,7 @@ class Resampling:
             y += self.xp.take(x, index[t], axis) * weight[t].reshape(shape)
         return y
 
+    @in_float32
     def resample_adjoint(self, gy: Array, axis: int, index: Array, weight: Array, size: int) -> Array:
         """gy (..., OUT, ...) -> (..., size, ...): each number goes back to the inputs it was made of."""
         xp = self.xp

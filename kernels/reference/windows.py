@@ -6,6 +6,7 @@ from typing import Any
 
 from minidl.kernels.reference.checks import Array, Pad, Pair, conv_out_hw, expect_ndim, expect_shape
 from minidl.kernels.reference.conv import tap_windows
+from minidl.kernels.reference.half import in_float32
 
 
 class Windows:
@@ -26,6 +27,7 @@ class Windows:
             columns[:, kh, kw] = padded[window]
         return columns
 
+    @in_float32
     def fold2d(self, columns: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair) -> Array:
         """Adjoint of unfold2d: columns (N, KH, KW, OH, OW, C) are added where they were read:
         (N, H, W, C)."""

@@ -25,12 +25,15 @@ def make_reporter() -> Reporter:
 def epoch_line(row: EpochRow, epochs: int, best: bool) -> str:
     """One epoch as a line of text."""
     parts = [f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}", f"train loss {row.train_loss:.4f}"]
-    parts.append(f"accuracy {100 * row.train_accuracy:5.1f} %")
+    if row.train_accuracy is not None:
+        parts.append(f"accuracy {100 * row.train_accuracy:5.1f} %")
+    if row.val_loss is not None:
+        parts.append(f"validation loss {row.val_loss:.4f}")
     if row.val_accuracy is not None:
-        parts.append(f"validation loss {row.val_loss:.4f}  accuracy {100 * row.val_accuracy:5.1f} %")
+        parts.append(f"accuracy {100 * row.val_accuracy:5.1f} %")
     parts.append(f"lr {row.lr:.2g}")
     parts.append(f"{row.seconds:.1f} s" if row.seconds >= 0.05 else f"{1000 * row.seconds:.0f} ms")
-    return "  ".join(parts) + ("  best" if best and row.val_accuracy is not None else "")
+    return "  ".join(parts) + ("  best" if best and row.val_loss is not None else "")
 
 
 def quoted(text: str) -> str:

@@ -13,17 +13,28 @@ examples:
   minidl finetune photos/ --model resnet18 --weights resnet18.pth --out my-run
   minidl finetune photos/ --model resnet50 --weights resnet50.pth --freeze trunk --out my-run
   minidl finetune photos/ --model resnet18 --weights resnet18.pth --out my-run --resume
+  minidl finetune photos/ --weights my-autoencoder --freeze encoder --out my-run
+  minidl finetune few/ --weights my-autoencoder --unlabelled many/ --semi fixmatch --out my-run
 
 DATA is a folder train/CLASS/*, val/CLASS/*, or CLASS/* (a part is then set aside, see --val-split), a zip file
 of either, CIFAR-10's original files, or idx files. The folder --out gets the best and the last checkpoint
 (.safetensors with a readable .json), metrics.csv, and pictures of the curves, the confusion matrix and some
-predictions. After any interruption the same command with --resume ends in the same weights, bit for bit."""
+predictions. After any interruption the same command with --resume ends in the same weights, bit for bit.
+
+--weights may be the folder of another run, which knows its --model; that of a 'minidl pretrain' run gives its
+encoder, under a new classifier. --semi learns from images without labels as well: fixmatch (trains on its own
+sure predictions), spread or cluster (label the images by the network's features first; --freeze encoder then
+takes seconds). The images are those of --unlabelled, or with --labels-per-class the rest of DATA."""
 
 # settings that may be given on the command line, under their names in minidl.training.Settings
 _SETTINGS = (
     *("epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze"),
     *("layer_decay", "label_smoothing", "clip_norm", "augment", "seed", "val_split"),
+    *("labels_per_class", "semi", "unlabelled"),
 )
+
+_PARSED = {"model_options": "model_option", "preprocess": "preprocess", "semi_options": "semi_option"}
+"""Settings that are given as KEY=VALUE, and their options."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -63,7 +74,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     train.add_argument(
         "--freeze",
         metavar="PART",
-        help="none (default), trunk (train the classifier only), bn (keep the batch norms as they are) or "
+        help="none (default), encoder or trunk (train the classifier only), bn (keep the batch norms) or "
         "until:LAYER (keep everything up to LAYER, e.g. until:layer3)",
     )
     train.add_argument(
@@ -104,6 +115,24 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="X",
         help="how often the state is saved within an epoch; default 60",
     )
+    few = parser.add_argument_group("few labels")
+    few.add_argument(
+        "--labels-per-class",
+        type=number(int, 1),
+        metavar="N",
+        help="use the labels of N training images of each class only, drawn by --seed",
+    )
+    few.add_argument("--semi", metavar="METHOD", help="fixmatch, spread or cluster: learn without labels too")
+    few.add_argument(
+        "--unlabelled", metavar="DIR", help="images for --semi, of any layout; labels among them are not used"
+    )
+    few.add_argument(
+        "--semi-option",
+        action="append",
+        metavar="KEY=VALUE",
+        help="fixmatch: threshold=0.95, ratio=3, weight=1; spread: neighbours=10, alpha=0.5, keep=0.8; "
+        "cluster: clusters=100, keep=0.8; may be repeated",
+    )
     parser.add_argument(
         "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
     )
@@ -130,7 +159,6 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             step_seconds=arguments.save_seconds,
             draw=not arguments.no_pictures,
-            device=arguments.device,
             reporter=reporter,
         )
     except KeyboardInterrupt as interrupt:
@@ -156,26 +184,31 @@ def run(arguments: argparse.Namespace) -> int:
 def _settings(arguments: argparse.Namespace, status: str) -> Any:
     """The settings given, completed by defaults, or by those of the run that is continued."""
     from minidl.models import architecture, parse_options
-    from minidl.training import Settings, saved_settings
+    from minidl.training import Settings, continued_settings
+    from minidl.training.network import known_model
 
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
     try:
-        for name, option in (("model_options", "model_option"), ("preprocess", "preprocess")):
+        for name, option in _PARSED.items():
             if getattr(arguments, option):
                 given[name] = parse_options(getattr(arguments, option))
+        if given.get("freeze") == "encoder":
+            given["freeze"] = "trunk"
         for name in ("model", "weights", "new_classifier"):
             if getattr(arguments, name) is not None:
                 given[name] = getattr(arguments, name)
         if status in ("unfinished", "finished"):
-            saved = saved_settings(arguments.out)
-            for name, value in given.items():
-                if saved.get(name) != value:
-                    option = name.replace("_", "-").removesuffix("s" if name == "model_options" else "\0")
-                    raise UsageError(
-                        f"argument --{option}: the run in {arguments.out} was started with {saved.get(name)!r}, "
-                        f"it cannot be continued with {value!r}"
-                    )
-            return Settings(**saved)
+            return Settings(**continued_settings(arguments.out, given, _PARSED))
+        if "model" not in given and "weights" in given:
+            found = known_model(given["weights"])
+            if "model_options" in given and found:
+                raise UsageError(
+                    f"argument --model-option: {given['weights']} knows its own model, leave it out"
+                )
+            changed = given.pop("preprocess", {})
+            given = {**found, **given}
+            if found or changed:
+                given["preprocess"] = {**found.get("preprocess", {}), **changed}
         if "model" not in given:
             raise UsageError("argument --model: is needed ('minidl models' lists the names)")
         settings = Settings(**given)

@@ -20,6 +20,8 @@ from minidl.errors import MinidlError, UsageError
 COMMANDS = (
     "quickstart",
     "finetune",
+    "pretrain",
+    "adapt",
     "evaluate",
     "predict",
     "convert",

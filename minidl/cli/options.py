@@ -32,9 +32,7 @@ def number(
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device",
-        default="cpu",
-        help="where to compute: cpu (default), cuda, cuda:1, or emulated (a graphics card played by the processor)",
+        "--device", default="cpu", help="where to compute; this version knows 'cpu' (default)"
     )
     parser.add_argument(
         "--threads", type=number(int, 1), metavar="N", help="threads of the kernels (default: all cores)"
@@ -52,12 +50,9 @@ def add_fuse(parser: argparse.ArgumentParser) -> None:
 def use_device(arguments: argparse.Namespace) -> None:
     """Act on --device and --threads."""
     if arguments.device != "cpu":
-        from minidl.kernels import devices
-
-        try:
-            devices.place(arguments.device)
-        except (ValueError, ImportError, devices.DeviceError) as error:
-            raise UsageError(f"argument --device: {error}") from None
+        raise UsageError(
+            f"argument --device: {arguments.device!r} is not available, this version of minidl computes on 'cpu'"
+        )
     if arguments.threads is not None:
         from minidl import kernels
 
@@ -67,7 +62,7 @@ def use_device(arguments: argparse.Namespace) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the network ('minidl models' lists them)")
     parser.add_argument(
-        "--weights", metavar="FILE", help="pretrained weights: .safetensors, .pth, .pt or .th"
+        "--weights", metavar="FILE", help="pretrained weights: .safetensors, .pth, .pt, .th, or a run folder"
     )
     parser.add_argument(
         "--model-option",

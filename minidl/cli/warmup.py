@@ -26,9 +26,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     import time
 
+    from minidl.cli.console import make_reporter
     from minidl.training import warm_up
 
     started = time.perf_counter()
-    warm_up()
+    warm_up(make_reporter())
     print(f"the kernels are ready ({time.perf_counter() - started:.1f} s)")
     return 0

@@ -165,3 +165,24 @@ def stratified_split(
         rng = np.random.Generator(np.random.Philox(key=[seed % 2**64, int(label)]))
         chosen[rng.permutation(members)[:count]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def few_per_class(
+    targets: ArrayLike, count: int, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two sorted index arrays: `count` samples of every class that occurs, drawn by `seed`, and the others.
+
+    The draw for a class depends on the seed, the class and its samples only, and a larger count contains the
+    draw of a smaller one. Raises ValueError naming a class that has fewer samples.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"few_per_class: count must be a positive integer, got {count!r}")
+    labels = np.asarray(targets, dtype=np.int64).reshape(-1)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < count:
+            raise ValueError(f"class {label} has {len(members)} samples, fewer than {count}")
+        rng = np.random.Generator(np.random.Philox(key=[seed % 2**64, int(label)]))
+        chosen[rng.permutation(members)[:count]] = True
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)

@@ -134,6 +134,17 @@ def idx_files(root: str | Path, train: bool) -> tuple[Path, Path] | None:
     return (found["images"], found["labels"]) if len(found) == 2 else None
 
 
+def idx_images(root: str | Path) -> Path | None:
+    """The idx file of training images in a folder that has no labels beside it, or None."""
+    pattern = re.compile(r"(train-)?images[-.]idx[34]-ubyte(\.gz)?")
+    place = Path(root)
+    try:
+        found = sorted(p for p in place.iterdir() if pattern.fullmatch(p.name)) if place.is_dir() else []
+    except OSError as error:
+        raise MinidlError(f"{root}: cannot be read: {reason(error)}") from error
+    return found[0] if found else None
+
+
 class MNIST(Idx):
     """A folder of the four files `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-...` (raw or
     `.gz`).

@@ -147,7 +147,7 @@ def _open_folders(
     source: Source, split: Split | None, val_split: float, seed: int, channels: int
 ) -> tuple[Dataset, Dataset]:
     prefix = _descend(source)
-    train_name, val_name = _part_names(source, prefix)
+    train_name, val_name = part_names(source, prefix)
     if train_name is None and val_name is None:
         return _divide(ImageFolder(source, prefix=prefix, channels=channels), split, val_split, seed)
     if train_name is None and split == "train":
@@ -188,7 +188,7 @@ def _children(source: Source, prefix: str) -> list[str]:
     ]
 
 
-def _part_names(source: Source, prefix: str) -> tuple[str | None, str | None]:
+def part_names(source: Source, prefix: str) -> tuple[str | None, str | None]:
     """The names of the training and the validation folder under `prefix`.
 
     Without a training folder, a folder called "test" is the validation part only when it holds class folders.
@@ -212,7 +212,7 @@ def _descend(source: Source) -> str:
     prefix = ""
     while True:
         children = _children(source, prefix)
-        if len(children) != 1 or any(_part_names(source, prefix)):
+        if len(children) != 1 or any(part_names(source, prefix)):
             return prefix
         inner = f"{prefix}{children[0]}/"
         images = class_files(source, prefix, IMAGE_EXTENSIONS)[children[0]]

@@ -9,7 +9,6 @@ import numpy as np
 
 from minidl.autograd import no_grad
 from minidl.errors import MinidlError
-from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 __all__ = ["StateDictError", "load_tensors"]
@@ -72,7 +71,7 @@ def load_tensors(
     for name, tensor in tensors.items():
         if name in state:
             value = state[name]
-            array = devices.host(value.data) if isinstance(value, Tensor) else np.asarray(value)
+            array = value.data if isinstance(value, Tensor) else np.asarray(value)
             if array.shape != tensor.shape:
                 mismatched[name] = f"(shape {tensor.shape} expected, got {array.shape})"
                 continue

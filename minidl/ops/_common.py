@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import is_floating
-from minidl.ops.promotion import as_tensor, both, constant, floating, in_float32
+from minidl.ops.promotion import as_tensor, both, constant, floating, in_float32, widened
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "nhwc",
     "pad2d",
     "pair",
+    "widened",
 ]
 
 Array = Any

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.kernels import devices
-from minidl.ops._common import Array, constant, expect_floating
+from minidl.ops._common import Array, constant, expect_floating, widened
 from minidl.ops.elementwise import mask
 from minidl.tensor import Tensor
 
@@ -39,17 +38,16 @@ class AddRows(Function):
         self.index, self.rows = index, rows
 
     def forward(self, grad: Array) -> Array:
-        xp = devices.module_of(grad)
-        table = xp.zeros((self.rows, grad.shape[-1]), grad.dtype)
+        wide = widened(grad)
+        table = np.zeros((self.rows, grad.shape[-1]), wide.dtype)
         flat = self.index.reshape(-1)
         if grad.size:
             order = np.argsort(flat, kind="stable")
             ordered = flat[order]
-            changes = xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]])
-            starts = xp.flatnonzero(changes)
-            values = grad.reshape(flat.size, grad.shape[-1])[order]
+            starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            values = wide.reshape(flat.size, grad.shape[-1])[order]
             table[ordered[starts]] = np.add.reduceat(values, starts, 0)
-        return table
+        return table.astype(grad.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return TakeRows(self.index)(grad)
@@ -79,7 +77,7 @@ def embedding(
     expect_floating(op, "weight", weight)
     if weight.ndim != 2:
         raise ValueError(f"{op}: weight expects shape (V, D), got {weight.shape}")
-    numbers = constant(index, weight)
+    numbers = constant(index)
     if numbers.dtype.kind not in "iu":
         raise TypeError(f"{op}: index expects integers, got {numbers.dtype}")
     rows = weight.shape[0]

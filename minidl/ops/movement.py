@@ -11,9 +11,8 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.kernels import devices
 from minidl.ops._common import Array, axes, axis
-from minidl.ops.promotion import cast, constant, result_type
+from minidl.ops.promotion import cast, constant, result_type, widened
 from minidl.tensor import Tensor
 
 
@@ -96,16 +95,18 @@ class Put(Function):
         self.index, self.shape = index, shape
 
     def forward(self, x: Array) -> Array:
+        once = _is_basic(self.index)
+        values = x if once else widened(x)
         out = (
-            devices.module_of(x).zeros(self.shape, x.dtype)
+            np.zeros(self.shape, values.dtype)
             if x.ndim != len(self.shape)
-            else _zeros_like_layout(x, self.shape)
+            else _zeros_like_layout(values, self.shape)
         )
-        if _is_basic(self.index):
-            out[self.index] = x
+        if once:
+            out[self.index] = values
         else:
-            np.add.at(out, self.index, x)
-        return out
+            np.add.at(out, self.index, values)
+        return out.astype(x.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return GetItem(self.index)(grad)
@@ -251,21 +252,23 @@ def two_steps(index: Any, ndim: int) -> tuple[Any, Any] | None:
     stands between them. Taking the numbers first leaves it where it is.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    arrays = [p for p in parts if _is_list(p)]
+    arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
     if not arrays or not any(isinstance(p, (int, np.integer)) and not isinstance(p, bool) for p in parts):
         return None
     first: list[Any] = []
     second: list[Any] = []
     for p in parts:
-        if _is_list(p):
-            array = np.asarray(p) if isinstance(p, list) else p
+        if isinstance(p, (np.ndarray, list)):
+            array = np.asarray(p)
             first += [slice(None)] * (array.ndim if array.dtype == np.bool_ else 1)
             second.append(p)
         else:
             first.append(p)
             if p is Ellipsis:
                 used = [
-                    np.ndim(q) if _is_mask(q) else 1 for q in parts if q is not None and q is not Ellipsis
+                    np.asarray(q).ndim if _is_mask(q) else 1
+                    for q in parts
+                    if q is not None and q is not Ellipsis
                 ]
                 second += [slice(None)] * (ndim - sum(used))
             elif not isinstance(p, (int, np.integer)):
@@ -274,21 +277,14 @@ def two_steps(index: Any, ndim: int) -> tuple[Any, Any] | None:
 
 
 def _is_mask(part: Any) -> bool:
-    if isinstance(part, list):
-        part = np.asarray(part)
-    return _is_list(part) and part.dtype == np.bool_
+    return isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype == np.bool_
 
 
-def fixed_index(index: Any, x: Tensor) -> Any:
-    """The index with arrays and lists of its own on the device of x, see :func:`.promotion.constant`."""
+def fixed_index(index: Any) -> Any:
+    """The index with arrays and lists of its own, see :func:`.promotion.constant`."""
     if isinstance(index, tuple):
-        return tuple([fixed_index(part, x) for part in index])
-    return constant(index, x) if _is_list(index) and (not isinstance(index, list) or index) else index
-
-
-def _is_list(part: Any) -> bool:
-    """An array of any device, or a list."""
-    return isinstance(part, (np.ndarray, list)) or devices.is_array(part)
+        return tuple([fixed_index(part) for part in index])
+    return constant(index) if isinstance(index, np.ndarray) or (isinstance(index, list) and index) else index
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
@@ -299,7 +295,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     steps = two_steps(index, x.ndim)
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
-    return view_of(GetItem(fixed_index(index, x))(x), x)
+    return view_of(GetItem(fixed_index(index))(x), x)
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:

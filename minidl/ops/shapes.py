@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.kernels import devices
 from minidl.ops._common import Array, axes, axis
 from minidl.ops.movement import expand, getitem, narrow, permute, reshape, unsqueeze
 from minidl.tensor import Tensor
@@ -47,7 +46,7 @@ class Contiguous(Function):
     """A copy whose elements lie in memory in the order of their indices."""
 
     def forward(self, x: Array) -> Array:
-        return x.copy(order="C")
+        return np.array(x, order="C")
 
     def backward(self, grad: Tensor) -> Tensor:
         return grad
@@ -125,7 +124,7 @@ def repeat_interleave(x: Tensor, repeats: Any, dim: int | None = None) -> Tensor
     if dim is None:
         return repeat_interleave(x.flatten(), repeats, 0)
     along = axis("repeat_interleave", dim, x.ndim)
-    counts = devices.host(repeats.data) if isinstance(repeats, Tensor) else np.asarray(repeats)
+    counts = repeats.data if isinstance(repeats, Tensor) else np.asarray(repeats)
     if (
         counts.dtype.kind not in "iu"
         or (counts < 0).any()

@@ -78,7 +78,7 @@ def quickstart(
         reporter.log(f"=== {name} weights ===")
         settings = Settings(
             "resnet20",
-            start,
+            weights=start,
             epochs=epochs or EPOCHS,
             lr=0.05,
             weight_decay=5e-4,

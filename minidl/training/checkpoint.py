@@ -1,4 +1,4 @@
-"""A trained classifier in one file: the weights, and beside them all that is needed to use them again.
+"""A trained network in one file: the weights, and beside them all that is needed to use them again.
 
 A checkpoint is a safetensors file whose header carries a JSON document (classes, model and options,
 preprocessing, settings, versions, metrics). One file is replaced by one rename, so weights and document can
@@ -22,7 +22,7 @@ import numpy as np
 from minidl.errors import MinidlError
 
 if TYPE_CHECKING:
-    from minidl.models import Model
+    from minidl.models import Autoencoder, Model
 
 FORMAT = "minidl-checkpoint"
 FORMAT_VERSION = 1
@@ -32,10 +32,11 @@ DOCUMENT_KEY = "minidl"
 
 @dataclass
 class Checkpoint:
-    """The weights of a classifier and how to use them.
+    """The weights of a classifier or an autoencoder and how to use them.
 
     `state` maps names to arrays; `model` and `options` are the arguments of `minidl.models.create`
-    (`num_classes` is the number of `classes`); `preprocessing` is a `pretrained_cfg` as a dictionary;
+    (`num_classes` is the number of `classes`) or `create_autoencoder` (there are no classes);
+    `preprocessing` is a `pretrained_cfg` as a dictionary;
     `metrics` are the figures at the end of `epoch` (counted from 1; 0 is before training).
     """
 
@@ -54,14 +55,42 @@ class Checkpoint:
         entries = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "state"}
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **entries}
 
-    def build_model(self) -> Model:
-        """The network with these weights, in evaluation mode. Raises MinidlError when the two do not fit."""
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether `build_autoencoder` builds this network, and not `build_model`."""
+        from minidl import models
+
+        return self.model in models.list_models(task="autoencoder")
+
+    def build_autoencoder(self) -> Autoencoder:
+        """The autoencoder with these weights, in evaluation mode. Raises MinidlError when the two do not fit."""
         from minidl import models
 
         try:
-            model = models.create(
-                self.model, num_classes=len(self.classes), pretrained_cfg=self.preprocessing, **self.options
+            network = models.create_autoencoder(self.model, pretrained_cfg=self.preprocessing, **self.options)
+        except (TypeError, ValueError) as error:
+            raise MinidlError(f"the checkpoint's autoencoder cannot be built: {error}") from error
+        network.load_state_dict(self.state)
+        return network.eval()
+
+    def build_model(self) -> Model:
+        """The classifier with these weights, in evaluation mode. Raises MinidlError when the two do not fit."""
+        from minidl import models
+        from minidl.nn.init import skipped
+
+        if self.is_autoencoder:
+            raise MinidlError(
+                f"the checkpoint holds an autoencoder ({self.model}), which knows no classes; "
+                "'minidl finetune DATA --weights RUN' makes a classifier of it"
             )
+        try:
+            with skipped():
+                model = models.create(
+                    self.model,
+                    num_classes=len(self.classes),
+                    pretrained_cfg=self.preprocessing,
+                    **self.options,
+                )
         except (TypeError, ValueError) as error:
             raise MinidlError(f"the checkpoint's model cannot be built: {error}") from error
         model.load_state_dict(self.state)
@@ -153,6 +182,18 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
             f"{place}: holds an unfinished run without a checkpoint yet; continue it with --resume"
         )
     raise MinidlError(f"{place}: holds no checkpoint (neither best.safetensors nor last.safetensors)")
+
+
+def has_document(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a run folder or a checkpoint of minidl, whose model and preprocessing are known."""
+    from minidl import weights
+
+    place = Path(path)
+    if place.is_dir():
+        return True
+    if not place.is_file() or place.suffix.lower() not in (".safetensors", ".json"):
+        return False
+    return DOCUMENT_KEY in weights.load_metadata(checkpoint_file(place))
 
 
 def read_document(text: str, where: str | os.PathLike[str], expected: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import minidl
 from minidl.nn import Module
 from minidl.training.reporting import Reporter
-from minidl.training.trainer import Loader, device_of
+from minidl.training.trainer import Loader
 
 MAX_BYTES = 1 << 30
 """Features that would take more memory than this are not kept."""
@@ -26,16 +26,15 @@ def compute_features(
     labels: list[np.ndarray] = []
     head = model.get_submodule(classifier)
     handle = head.register_forward_hook(
-        lambda module, inputs, output: features.append(np.array(inputs[0].cpu().numpy()))
+        lambda module, inputs, output: features.append(np.array(inputs[0].numpy()))
     )
-    device = device_of(model)
     was_training = model.training
     model.eval()
     reporter.begin(title, len(loader))
     try:
         with minidl.no_grad():
             for number, (images, truth) in enumerate(loader.iterate(), 1):
-                model(images.to(device))
+                model(images)
                 labels.append(np.asarray(truth))
                 reporter.advance(number)
     finally:

@@ -23,8 +23,9 @@ from minidl.training.freezing import freeze
 from minidl.training.metrics import Evaluation, score
 from minidl.training.network import Network, build_network
 from minidl.training.reporting import EpochRow, Reporter, printable
-from minidl.training.run_folder import BEST, RunFolder, run_status
-from minidl.training.settings import Settings
+from minidl.training.run_folder import BEST, RunFolder, run_status, train
+from minidl.training.semi import choose_images, fixmatch_loader, give_labels, make_objective
+from minidl.training.settings import Settings, TrainingSettings
 from minidl.training.trainer import Loader, Trainer, predict_logits
 
 EVAL_BATCH = 64
@@ -53,7 +54,6 @@ def fine_tune(
     workers: int = 2,
     step_seconds: float | None = 60.0,
     draw: bool = True,
-    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> FineTuned:
     """Train a network on a data set and leave checkpoints, metrics and pictures in the folder `out`.
@@ -75,10 +75,15 @@ def fine_tune(
     if not isinstance(splits, Splits):
         splits = open_dataset(splits, None, settings.val_split, settings.seed)
         reporter.log(_data_line(splits, str(data)))
+    where = "the data set" if splits is data else str(data)
     if not len(splits.train):
-        raise MinidlError(f"{'the data set' if splits is data else data}: has no training images")
-    network = build_network(settings, splits.classes, reporter, fresh=status == "absent")
-    network.model.to(device)
+        raise MinidlError(f"{where}: has no training images")
+    splits, unlabelled = choose_images(splits, settings, where, reporter)
+    # a resumed run brings its own weights, but labels are given by those that it started from
+    fresh = status == "absent" or settings.semi in ("spread", "cluster")
+    network = build_network(settings, splits.classes, reporter, fresh)
+    if unlabelled is not None and settings.semi != "fixmatch" and status != "finished":
+        splits = give_labels(splits, unlabelled, network, settings, workers, reporter)
     try:
         reporter.log(freeze(network.model, settings.freeze, network.classifier))
     except ValueError as error:
@@ -86,14 +91,17 @@ def fine_tune(
     if status == "finished":
         reporter.log(f"{out}: this run is finished, nothing to do")
         return _finished(out, splits, network, workers, reporter)
-    identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": _fingerprint(splits)}
-    folder = RunFolder(
-        out, network.model, _describer(settings, network, splits.classes), identity, step_seconds=step_seconds
-    )
+    identity = {
+        "settings": settings.to_dict(),
+        "classes": splits.classes,
+        "data": fingerprint(splits.train, splits.val, *([] if unlabelled is None else [unlabelled])),
+    }
+    describe = describer(settings, network.model.options, network.preprocessing, splits.classes)
+    folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)
     if status == "unfinished":
         folder.read()
-    model, loaders = _loaders(settings, network, splits, workers, reporter)
-    epochs = folder.epochs = settings.epochs or 0
+    model, loaders = _loaders(settings, network, splits, unlabelled, workers, reporter)
+    epochs = settings.epochs or 0
     optimizer = make_optimizer(settings, network.model)
     trainer = Trainer(
         model,
@@ -102,25 +110,13 @@ def fine_tune(
         splits.classes,
         scheduler=make_schedule(settings, optimizer, epochs * len(loaders[0])),
         label_smoothing=settings.label_smoothing,
+        objective=make_objective(settings),
         clip_norm=settings.clip_norm,
         reporter=reporter,
         on_step=folder.on_step,
         on_epoch=folder.on_epoch,
     )
-    if status == "unfinished":
-        folder.restore(trainer)
-        at = trainer.position
-        steps = f" and {at.step} steps" if at.step else ""
-        reporter.log(f"{out}: continued after {at.epoch} of {epochs} epochs{steps}")
-    else:
-        if resume:
-            reporter.log(f"{out}: there is nothing to continue, a new run starts")
-        folder.create(trainer)
-    try:
-        history = trainer.fit(epochs)
-    except MinidlError:
-        folder.abandon()
-        raise
+    history = train(trainer, folder, epochs, status, resume, reporter)
     evaluation = None
     if trainer.val_loader is not None:
         network.model.load_state_dict(load_checkpoint(out / BEST).state)
@@ -150,10 +146,11 @@ def check_out(out: Path, resume: bool) -> str:
     return status
 
 
-def make_optimizer(settings: Settings, model: Module) -> optim.Optimizer:
+def make_optimizer(settings: TrainingSettings, model: Module) -> optim.Optimizer:
     """The optimizer of the settings over all parameters, without weight decay on norms and biases."""
     lr, decay = float(settings.lr or 0.0), float(settings.weight_decay or 0.0)
-    groups = optim.param_groups(model, decay, no_decay_norm_bias=True, layer_decay=settings.layer_decay)
+    layer_decay = settings.layer_decay if isinstance(settings, Settings) else None
+    groups = optim.param_groups(model, decay, no_decay_norm_bias=True, layer_decay=layer_decay)
     if settings.optimizer == "sgd":
         return optim.SGD(groups, lr, momentum=settings.momentum)
     if settings.optimizer == "rmsprop":
@@ -161,7 +158,9 @@ def make_optimizer(settings: Settings, model: Module) -> optim.Optimizer:
     return (optim.AdamW if settings.optimizer == "adamw" else optim.Adam)(groups, lr)
 
 
-def make_schedule(settings: Settings, optimizer: optim.Optimizer, steps: int) -> optim.LRScheduler | None:
+def make_schedule(
+    settings: TrainingSettings, optimizer: optim.Optimizer, steps: int
+) -> optim.LRScheduler | None:
     """The learning-rate schedule of the settings over `steps` optimizer steps."""
     warmup = min(round(settings.warmup * steps), steps - 1)
     if settings.schedule == "cosine":
@@ -174,14 +173,22 @@ def make_schedule(settings: Settings, optimizer: optim.Optimizer, steps: int) ->
 
 
 def _loaders(
-    settings: Settings, network: Network, splits: Splits, workers: int, reporter: Reporter
+    settings: Settings,
+    network: Network,
+    splits: Splits,
+    unlabelled: Dataset | None,
+    workers: int,
+    reporter: Reporter,
 ) -> tuple[Module, tuple[Loader, Loader | None]]:
     """What the trainer trains, and its batches: the network on images, or the classifier alone on kept
     features.
     """
     cfg, model = network.preprocessing, network.model
-    val = _eval_loader(splits.val, cfg, workers, VAL_CACHE) if len(splits.val) else None
+    val: Loader | None = eval_loader(splits.val, cfg, workers, VAL_CACHE) if len(splits.val) else None
     train: Loader
+    if settings.semi == "fixmatch":
+        assert unlabelled is not None
+        return model, (fixmatch_loader(splits.train, unlabelled, cfg, settings, workers, TRAIN_CACHE), val)
     if not settings.trains_on_features:
         train = DataLoader(
             splits.train,
@@ -199,26 +206,29 @@ def _loaders(
         rows, labels = features.compute_features(model, network.classifier, images, reporter, title)
         return features.FeatureLoader(rows, labels, settings.batch_size, shuffle=shuffle, seed=settings.seed)
 
-    train = keep(_eval_loader(splits.train, cfg, workers), "training", True)
+    train = keep(eval_loader(splits.train, cfg, workers), "training", True)
     val = keep(val, "validation", False) if val is not None else None
     reporter.log("the frozen trunk's features were computed once; only the classifier is trained on them")
     return model.get_submodule(network.classifier), (train, val)
 
 
-def _eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: int = 0) -> Loader:
+def eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: int = 0) -> DataLoader:
+    """The images of a data set in order, prepared for evaluation."""
     return DataLoader(dataset, EVAL_BATCH, transform=eval_transform(cfg), num_workers=workers, cache=cache)
 
 
-def _describer(
-    settings: Settings, network: Network, classes: list[str]
+def describer(
+    settings: TrainingSettings, options: dict[str, Any], preprocessing: dict[str, Any], classes: list[str]
 ) -> Callable[[Mapping[str, np.ndarray], int, dict[str, Any]], Checkpoint]:
+    """What makes a checkpoint of the weights and figures at the end of an epoch."""
+
     def describe(state: Mapping[str, np.ndarray], epoch: int, metrics: dict[str, Any]) -> Checkpoint:
         return Checkpoint(
             state=state,
             model=settings.model,
-            options=network.model.options,
+            options=options,
             classes=classes,
-            preprocessing=network.preprocessing,
+            preprocessing=preprocessing,
             settings=settings.to_dict(),
             epoch=epoch,
             metrics=metrics,
@@ -257,7 +267,7 @@ def _finished(out: Path, splits: Splits, network: Network, workers: int, reporte
     evaluation = None
     if len(splits.val):
         network.model.load_state_dict(checkpoint.state)
-        loader = _eval_loader(splits.val, network.preprocessing, workers)
+        loader = eval_loader(splits.val, network.preprocessing, workers)
         evaluation = score(*_predict(network.model, loader, reporter), splits.classes)
     return FineTuned(out, row, evaluation, [row])
 
@@ -270,12 +280,12 @@ def _data_line(splits: Splits, data: str) -> str:
     )
 
 
-def _fingerprint(splits: Splits) -> str:
+def fingerprint(*parts: Dataset) -> str:
     """A hash of the names and labels of all samples: another data set cannot be taken for the one a run
     began with.
     """
     digest = hashlib.sha256()
-    for part in (splits.train, splits.val):
+    for part in parts:
         digest.update(np.ascontiguousarray(part.targets, "<i8").tobytes())
         for index in range(len(part)):
             digest.update(os.path.basename(part.name(index)).encode("utf-8", "surrogateescape") + b"\n")

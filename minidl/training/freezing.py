@@ -6,12 +6,14 @@ from difflib import get_close_matches
 
 from minidl.nn import Module
 
-MODES = "none, trunk, bn or until:LAYER"
+MODES = "none, trunk (or encoder), bn or until:LAYER"
 
 
 def check_mode(mode: str) -> None:
-    """Raise ValueError unless `mode` is one of `none`, `trunk`, `bn`, `until:LAYER`."""
-    if mode in ("none", "trunk", "bn") or (mode.startswith("until:") and len(mode) > len("until:")):
+    """Raise ValueError unless `mode` is one of `none`, `trunk` or `encoder`, `bn`, `until:LAYER`."""
+    if mode in ("none", "trunk", "encoder", "bn") or (
+        mode.startswith("until:") and len(mode) > len("until:")
+    ):
         return
     raise ValueError(f"freeze must be {MODES}, got {mode!r}")
 
@@ -20,7 +22,7 @@ def freeze(model: Module, mode: str, classifier: str) -> str:
     """Freeze a part of `model`; returns a sentence that says what is trained.
 
     - `none`: everything is trained, batch norms included.
-    - `trunk`: only the module named `classifier` is; batch norms use their stored statistics.
+    - `trunk` or `encoder`: only the module named `classifier` is; batch norms use their stored statistics.
     - `bn`: all convolutions and the classifier are; batch norms, with their scales and shifts, stay as they
       are. The choice for small data sets and small batches, whose statistics are too noisy to replace those
       of the pretraining.
@@ -30,7 +32,7 @@ def freeze(model: Module, mode: str, classifier: str) -> str:
     Raises ValueError for another mode or an unknown LAYER.
     """
     check_mode(mode)
-    if mode == "trunk":
+    if mode in ("trunk", "encoder"):
         model.freeze(bn="eval")
         model.get_submodule(classifier).unfreeze()
     elif mode == "bn":

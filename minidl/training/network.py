@@ -10,6 +10,7 @@ from minidl import models
 from minidl.errors import MinidlError, UsageError
 from minidl.models import Model
 from minidl.nn import StateDictError
+from minidl.training.checkpoint import Checkpoint, has_document, load_checkpoint
 from minidl.training.reporting import Reporter
 from minidl.training.settings import Settings
 
@@ -46,8 +47,10 @@ def build_network(settings: Settings, classes: list[str], reporter: Reporter, fr
         settings.model, settings.weights, settings.model_options, settings.preprocess, reporter
     )
     name, have, want = model.classifier_name, model.num_classes, len(classes)
-    if settings.weights is None:
+    if settings.weights is None or not have:
         model.reset_classifier(want)
+        if settings.weights is not None:
+            reporter.log(f"classifier {name!r}: new, for {want} classes")
     elif have != want:
         model.reset_classifier(want)
         reporter.log(
@@ -83,11 +86,16 @@ def load_model(
     except ValueError as error:
         raise UsageError(str(error)) from error
     state = None
-    if weights_file is not None:
+    if weights_file is not None and has_document(weights_file):
+        checkpoint = load_checkpoint(weights_file)
+        if checkpoint.is_autoencoder:
+            return _encoder_model(checkpoint, name, options, preprocess, weights_file, reporter)
+        state = checkpoint.state
+    elif weights_file is not None:
         from minidl import weights
 
         state = weights.load(weights_file)
-        for note in state.notes:
+        for note in getattr(state, "notes", ()):
             reporter.log(f"{weights_file}: {note}")
     else:
         reporter.log(f"{name}: no weights were given, it starts from random ones")
@@ -97,6 +105,48 @@ def load_model(
         raise MinidlError(f"{weights_file}: does not fit {name}: {condensed(error)}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def known_model(weights_file: str) -> dict[str, Any]:
+    """The settings "model", "model_options" and "preprocess" of the classifier that a checkpoint of minidl holds,
+    or that its autoencoder's encoder makes; empty for other weights, which do not say what they belong to.
+    """
+    if not has_document(weights_file):
+        return {}
+    checkpoint = load_checkpoint(weights_file)
+    if not checkpoint.is_autoencoder:
+        found = {"model": checkpoint.model, "model_options": checkpoint.options}
+        return {**found, "preprocess": checkpoint.preprocessing}
+    model = checkpoint.build_autoencoder().classifier(1)
+    return {
+        "model": model.name,
+        "model_options": model.options,
+        "preprocess": model.pretrained_cfg.to_dict(),
+    }
+
+
+def _encoder_model(
+    checkpoint: Checkpoint,
+    name: str,
+    options: Mapping[str, Any],
+    preprocess: Mapping[str, Any],
+    file: str,
+    reporter: Reporter,
+) -> Model:
+    """The classifier `name` with the encoder of a pretrained autoencoder."""
+    source = checkpoint.build_autoencoder().classifier(1).train()
+    if source.name != name:
+        raise UsageError(f"{file}: its encoder makes the model {source.name}, not {name}")
+    reporter.log(f"{file}: the encoder of {checkpoint.model}, pretrained for {checkpoint.epoch} epochs")
+    state = source.state_dict()
+    try:
+        model = models.create(name, weights=state, pretrained_cfg=dict(preprocess) or None, **options)
+    except StateDictError as error:
+        raise MinidlError(f"{file}: does not fit {name} with these options: {condensed(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    model.reset_classifier(0)
+    return model
 
 
 def condensed(error: StateDictError) -> str:

@@ -41,17 +41,22 @@ def have_matplotlib() -> bool:
 
 
 def draw_curves(history: Sequence[EpochRow], path: str | os.PathLike[str]) -> bool:
-    """Draw loss and accuracy over the epochs into a PNG file; False when matplotlib is not installed."""
+    """Draw loss, and accuracy where there is one, over the epochs into a PNG file; False when matplotlib is
+    not installed.
+    """
     if not have_matplotlib():
         return False
-    figure = _figure(9.0, 3.6)
-    left, right = figure.subplots(1, 2)
+    validated = [row for row in history if row.val_loss is not None]
+    curves: list[tuple[str, list[float | None], list[float | None]]]
+    curves = [("loss", [r.train_loss for r in history], [r.val_loss for r in validated])]
+    if history and history[0].train_accuracy is not None:
+        accuracies = [r.train_accuracy for r in history], [r.val_accuracy for r in validated]
+        curves = [("loss (nats)", *curves[0][1:]), ("accuracy", *accuracies)]
+    figure = new_figure(4.5 * len(curves), 3.6)
     epochs = [row.epoch for row in history]
     mark = "o" if len(epochs) < 25 else ""
-    validated = [row for row in history if row.val_accuracy is not None]
-    for axes, train, val, title in (
-        (left, [r.train_loss for r in history], [r.val_loss for r in validated], "loss (nats)"),
-        (right, [r.train_accuracy for r in history], [r.val_accuracy for r in validated], "accuracy"),
+    for axes, (title, train, val) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True
     ):
         axes.plot(epochs, train, color=BLUE, marker=mark, markersize=3, label="training")
         if validated:
@@ -63,8 +68,9 @@ def draw_curves(history: Sequence[EpochRow], path: str | os.PathLike[str]) -> bo
         axes.grid(alpha=0.3)
         axes.legend()
         axes.xaxis.get_major_locator().set_params(integer=True)
-    right.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.4g} %")
-    _save(figure, path)
+        if title == "accuracy":
+            axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.4g} %")
+    save_figure(figure, path)
     return True
 
 
@@ -76,7 +82,7 @@ def draw_confusion(evaluation: Evaluation, path: str | os.PathLike[str], title: 
         return False
     counts, names = evaluation.confusion, [_shortened(name) for name in evaluation.classes]
     size = min(max(3.2, 1.8 + 0.5 * len(names)), 16.0)
-    figure = _figure(size + 1.0, size)
+    figure = new_figure(size + 1.0, size)
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
@@ -97,7 +103,7 @@ def draw_confusion(evaluation: Evaluation, path: str | os.PathLike[str], title: 
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=font)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -186,7 +192,8 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 18 else name[:17] + "…"
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of this size in inches."""
     # the object interface: pyplot would choose a window system and keep global state
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -196,7 +203,8 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure into a PNG file, all or nothing."""
     from minidl.weights.files import atomic_write
 
     buffer = io.BytesIO()

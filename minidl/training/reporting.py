@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One line of metrics.csv. Losses are in nats, accuracies are fractions, `seconds` is the wall-clock of
-    the epoch.
+    """One line of metrics.csv. Losses are in nats (of an autoencoder: as its `losses`), accuracies are
+    fractions (None where nothing is classified), `seconds` is the wall-clock of the epoch.
     """
 
     epoch: int
     lr: float
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     val_loss: float | None
     val_accuracy: float | None
     seconds: float

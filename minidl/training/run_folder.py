@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -36,12 +37,14 @@ from minidl.training.checkpoint import (
     save_checkpoint,
     write_text,
 )
-from minidl.training.reporting import EpochRow
+from minidl.training.reporting import EpochRow, Reporter
 from minidl.training.trainer import Position, Trainer
 
 STATE_FORMAT = "minidl-resume"
 STATE_FILE = "resume.safetensors"
 BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.csv"
+PICTURES = "pictures"
+"""The folder of the pictures that are drawn after every epoch."""
 
 
 class RunFolder:
@@ -113,6 +116,7 @@ class RunFolder:
         """Remove the folder if nothing has been saved in it since `create`: it holds nothing worth resuming."""
         if self._untouched:
             self.finish()
+            shutil.rmtree(self.path / PICTURES, ignore_errors=True)
             self._remove_made()
 
     def _remove_made(self) -> None:
@@ -235,6 +239,29 @@ class RunFolder:
                 )
 
 
+def train(
+    trainer: Trainer, folder: RunFolder, epochs: int, status: str, resume: bool, reporter: Reporter
+) -> list[EpochRow]:
+    """Trains until `epochs` epochs are finished, from the saved state when `status` is "unfinished"; returns the
+    history. A run that fails before it saved anything leaves no folder.
+    """
+    folder.epochs = epochs
+    if status == "unfinished":
+        folder.restore(trainer)
+        at = trainer.position
+        steps = f" and {at.step} steps" if at.step else ""
+        reporter.log(f"{folder.path}: continued after {at.epoch} of {epochs} epochs{steps}")
+    else:
+        if resume:
+            reporter.log(f"{folder.path}: there is nothing to continue, a new run starts")
+        folder.create(trainer)
+    try:
+        return trainer.fit(epochs)
+    except MinidlError:
+        folder.abandon()
+        raise
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -262,6 +289,27 @@ def saved_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise MinidlError(f"{place / STATE_FILE}: damaged state of a run (no settings)")
         return settings
     return load_checkpoint(place / LAST).settings
+
+
+def continued_settings(
+    path: str | os.PathLike[str], given: Mapping[str, Any], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of the run in a folder, which those that are given again must equal.
+
+    `options` maps settings to the names of their options on the command line, where these differ. Raises
+    UsageError naming the option that contradicts the run.
+    """
+    saved = saved_settings(path)
+    for name, value in given.items():
+        if name == "preprocess" and isinstance(saved.get(name), dict):  # single fields may be given
+            value = {**saved[name], **value}
+        if saved.get(name) != value:
+            option = options.get(name, name).replace("_", "-")
+            raise UsageError(
+                f"argument --{option}: the run in {path} was started with {saved.get(name)!r}, "
+                f"it cannot be continued with {value!r}"
+            )
+    return saved
 
 
 def run_status(path: str | os.PathLike[str]) -> str:

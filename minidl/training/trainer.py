@@ -8,13 +8,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 import minidl
 from minidl.errors import MinidlError
-from minidl.kernels import devices
 from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.optim import LRScheduler, Optimizer, clip_grad_norm_
@@ -55,16 +55,20 @@ class Position:
 
 
 class Trainer:
-    """Trains a classifier with cross-entropy.
+    """Trains a classifier with cross-entropy, or with another `objective(logits, labels) -> loss`.
 
-    `train_loader` and `val_loader` yield (input Tensor, labels int64 (N,)); `classes` are the class names;
-    `scheduler` is stepped after every optimizer step. `on_step(trainer)` is called after each step and
+    `train_loader` and `val_loader` yield (input Tensor, labels int64 (N,)); a training batch may hold more
+    inputs than labels, which are then those of the first rows. `classes` are the class names; `scheduler` is
+    stepped after every optimizer step. `on_step(trainer)` is called after each step and
     `on_epoch(trainer, row, best)` after each epoch: saving happens there, at points from which `fit` can go
     on exactly.
 
     The best epoch has the highest validation accuracy (the lower loss when equal, the earlier epoch when
-    both are); without a validation set each epoch is better than the one before.
+    both are), or the lowest validation loss where there is no accuracy; without a validation set each epoch is
+    better than the one before.
     """
+
+    classifies = True
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Trainer:
         *,
         scheduler: LRScheduler | None = None,
         label_smoothing: float = 0.0,
+        objective: Callable[[minidl.Tensor, np.ndarray], minidl.Tensor] | None = None,
         clip_norm: float | None = None,
         reporter: Reporter | None = None,
         on_step: Callable[[Trainer], None] | None = None,
@@ -85,7 +90,8 @@ class Trainer:
             raise ValueError("Trainer: train_loader has no batches")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.train_loader, self.val_loader, self.classes = train_loader, val_loader, classes
-        self.label_smoothing, self.clip_norm = label_smoothing, clip_norm
+        self.objective = objective or partial(F.cross_entropy, label_smoothing=label_smoothing)
+        self.clip_norm = clip_norm
         self.reporter = reporter or Reporter()
         self.on_step, self.on_epoch = on_step, on_epoch
         self.position = Position()
@@ -125,19 +131,17 @@ class Trainer:
                 at.correct += correct
                 at.seen += len(labels)
                 at.seconds = before + time.perf_counter() - started
-                self.reporter.advance(at.step, loss=at.loss_sum / at.seen, accuracy=at.correct / at.seen)
+                figures = {"accuracy": at.correct / at.seen} if self.classifies else {}
+                self.reporter.advance(at.step, loss=at.loss_sum / at.seen, **figures)
                 if self.on_step is not None and at.step < len(self.train_loader):
                     self.on_step(self)
         finally:
             self.reporter.end()
 
     def train_step(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[float, int]:
-        """One step on one batch; returns its mean loss in nats and how many of its labels were predicted
-        right.
-        """
+        """One step on one batch; returns its mean loss and how many of its labels were predicted right."""
         self.optimizer.zero_grad()
-        logits = self.model(inputs.to(device_of(self.model)))
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss, correct = self.loss(inputs, labels)
         value = float(loss.item())
         if not math.isfinite(value):
             raise self._diverged("the training loss", value)
@@ -148,22 +152,32 @@ class Trainer:
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
-        return value, int((devices.host(logits.data).argmax(axis=1) == labels).sum())
+        return value, correct
+
+    def loss(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[minidl.Tensor, int]:
+        """What is minimised on one batch, and how many of its labels are predicted right."""
+        logits = self.model(inputs)
+        correct = int((logits.data[: len(labels)].argmax(axis=1) == labels).sum())
+        return self.objective(logits, labels), correct
+
+    def validate(self, loader: Loader) -> tuple[float, float | None]:
+        """Loss and accuracy on the validation batches."""
+        self.evaluation = evaluate(self.model, loader, self.classes)
+        return self.evaluation.loss, self.evaluation.accuracy
 
     def _epoch_row(self) -> EpochRow:
         at = self.position
         started = time.perf_counter()
         val_loss = val_accuracy = None
         if self.val_loader is not None:
-            self.evaluation = evaluate(self.model, self.val_loader, self.classes)
-            val_loss, val_accuracy = self.evaluation.loss, self.evaluation.accuracy
+            val_loss, val_accuracy = self.validate(self.val_loader)
             if not math.isfinite(val_loss):
                 raise self._diverged("the validation loss", val_loss)
         return EpochRow(
             epoch=at.epoch + 1,
             lr=self.lr,
             train_loss=at.loss_sum / at.seen,
-            train_accuracy=at.correct / at.seen,
+            train_accuracy=at.correct / at.seen if self.classifies else None,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=at.seconds + time.perf_counter() - started,
@@ -180,14 +194,9 @@ class Trainer:
 
 
 def _rank(row: EpochRow) -> tuple[float, float]:
-    if row.val_accuracy is None or row.val_loss is None:
+    if row.val_loss is None:
         return (float(row.epoch), 0.0)
-    return (row.val_accuracy, -row.val_loss)
-
-
-def device_of(model: Module) -> str:
-    """Where the parameters of a model are: batches go there."""
-    return next((parameter.device for parameter in model.parameters()), "cpu")
+    return (row.val_accuracy or 0.0, -row.val_loss)
 
 
 def predict_logits(
@@ -196,7 +205,6 @@ def predict_logits(
     """Logits (N, C) and labels (N,) of all batches of `loader`, the model in evaluation mode; its mode is
     restored afterwards.
     """
-    device = device_of(model)
     was_training = model.training
     model.eval()
     logits: list[np.ndarray] = []
@@ -204,7 +212,7 @@ def predict_logits(
     try:
         with minidl.no_grad():
             for number, (inputs, truth) in enumerate(loader.iterate(), 1):
-                logits.append(np.array(model(inputs.to(device)).cpu().numpy()))
+                logits.append(np.array(model(inputs).numpy()))
                 labels.append(np.asarray(truth))
                 if reporter is not None:
                     reporter.advance(number)

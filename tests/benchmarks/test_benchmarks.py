@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -59,6 +60,12 @@ def data() -> dict[str, Any]:
         ],
         "startup": [{"what": "minidl predict, resnet18, empty cache", "seconds": [5.0]}],
     }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)
+def test_every_script_can_be_imported(path: Path) -> None:
+    if path.name != "__main__.py":
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_each_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,89 @@ def test_variants_compiled_by_two_processes_do_not_meet_under_one_name(tmp_path:
 
     assert run(tmp_path / "cache", started("2")) == ["1"] == run(tmp_path / "cache", started("3"))
     assert run(tmp_path / "cache", started("2", "3")) == ["2"]
+
+
+def test_a_changed_kernel_outside_the_package_is_compiled_anew(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    started = f"import runpy; runpy.run_path({str(program)!r}, run_name='program')"
+    program.write_text(PROGRAM)
+    assert [run(tmp_path / "cache", started)[0] for _ in range(2)] == ["0", "1"]
+    program.write_text(PROGRAM.replace("2 * x[i]", "x[i] + x[i] + 3").replace("x == 2", "x == 5"))
+    assert [run(tmp_path / "cache", started)[0] for _ in range(2)] == ["0", "1"]
+
+
+def test_code_without_a_source_file_is_not_kept(tmp_path: Path) -> None:
+    assert [run(tmp_path / "cache")[0] for _ in range(2)] == ["0", "0"]
+
+
+def copied_package(folder: Path) -> Path:
+    """An installation of its own, with no byte code in it."""
+    source = Path(cache.__file__).resolve().parents[2]
+    for name in ("minidl", "kernels"):
+        ignored = shutil.ignore_patterns("__pycache__", "kernels", "models", "ladder", "cuda", "assets")
+        shutil.copytree(source / name, folder / name, ignore=ignored)
+    (folder / "kernels").rename(folder / "minidl" / "kernels")
+    return folder
+
+
+RELU = """
+import sys
+import numpy as np
+from minidl import kernels
+from minidl.kernels.cpu import elementwise
+assert sys.argv[1] in kernels.__file__, kernels.__file__
+kernels.set_num_threads(1)
+x = np.full(2 * elementwise.SMALL, -1, np.float32)
+x[0] = 3
+print(*kernels.backend(x).relu(x)[:2])
+"""
+HELPER = 'builder.fcmp_ordered(">", low, value)'  # in lanes.py, far from the kernel that it ends up in
+
+
+def relu_of(installed: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("MINIDL_CACHE_DIR", "XDG_CACHE_HOME")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", RELU, str(installed)],
+        cwd=installed,
+        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_edit_of_the_package_never_meets_older_code(tmp_path: Path) -> None:
+    installed = copied_package(tmp_path / "installed")
+    kept = {"MINIDL_CACHE_DIR": str(tmp_path / "cache")}
+    assert relu_of(installed, **kept).stdout == "3.0 0.0\n"
+    source = installed / "minidl" / "kernels" / "cpu" / "lanes.py"
+    text, times = source.read_text(encoding="utf8"), source.stat()
+    assert HELPER in text
+    source.write_text(text.replace(HELPER, HELPER.replace(">", "<")), encoding="utf8")
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))  # clocks may lie: the content counts
+    assert relu_of(installed, **kept).stdout == "0.0 -1.0\n"
+    source.write_text(text, encoding="utf8")
+    assert relu_of(installed, **kept).stdout == "3.0 0.0\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX home folder")
+def test_a_read_only_installation_without_a_home_works(tmp_path: Path) -> None:
+    installed = copied_package(tmp_path / "installed")
+    folders = [installed, *(p for p in installed.rglob("*") if p.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        for home in (
+            "/dev/null",
+            str(installed),
+        ):  # no folder at all; one that cannot be written (but by root)
+            done = relu_of(installed, HOME=home)
+            assert (done.stdout, done.stderr, done.returncode) == ("3.0 0.0\n", "", 0)
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+    if os.geteuid():
+        assert not list(installed.rglob("*.nbi"))
 
 
 def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path: Path) -> None:

@@ -249,7 +249,8 @@ def test_nan_and_infinity_stay_where_they_belong() -> None:
     x, w, bias, _, options = operands(SHAPES["rows of eight"], "float32")
     x[1, 3, 4, 2] = np.nan
     x[2, 0, 0, 5] = np.inf
-    y = CPU.conv2d(x, w, bias, *options, relu=True)
+    with kernels.conv_algorithm("direct"):
+        y = CPU.conv2d(x, w, bias, *options, relu=True)
     expected = REFERENCE.conv2d(x, w, bias, *options, relu=True)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
     np.testing.assert_array_equal(np.isinf(y), np.isinf(expected))

@@ -178,3 +178,38 @@ def test_sums_are_kept_in_float32():
     w = np.ones((1, 1, 1, 4096), BFLOAT16)
     y = CPU.conv2d(x, w, None, (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
     assert float(y[0, 0, 0, 0]) == 4096.0  # a bfloat16 sum stops at 256
+
+
+@pytest.mark.parametrize("size", [7, 40_000])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2)])
+def test_casts_keep_numbers_and_memory_order(size, order):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 1, size, 2), np.float32)
+    x[0, 0, :5, 0] = [np.nan, np.inf, -np.inf, -0.0, 1e-40]
+    x = x.transpose(order)
+    half_x = CPU.cast(x, BFLOAT16)
+    expected = REFERENCE.cast(x, BFLOAT16)
+    np.testing.assert_array_equal(half_x.astype(np.float32), expected.astype(np.float32))
+    assert np.signbit(half_x.astype(np.float32)[x == 0]).all()
+    assert half_x.transpose(np.argsort(order)).flags.c_contiguous
+    np.testing.assert_array_equal(CPU.cast(half_x, np.float32), expected.astype(np.float32))
+    assert CPU.cast(x, np.float32) is x
+    np.testing.assert_array_equal(CPU.cast(x, np.float16), REFERENCE.cast(x, np.float16))
+
+
+@pytest.mark.parametrize("dtype", list(EPS), ids=str)
+def test_pooling_and_products_round_once(dtype):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 9, 8, 20)).astype(dtype)
+    window = ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1))
+    y, index = CPU.max_pool2d(x, *window, (5, 4))
+    exact, place = REFERENCE.max_pool2d(x.astype(np.float64), *window, (5, 4))
+    np.testing.assert_array_equal(y.astype(np.float64), exact)
+    np.testing.assert_array_equal(index, place)
+    assert y.dtype == dtype
+    assert near(
+        CPU.adaptive_avg_pool2d(x, (1, 1)), x.astype(np.float64).mean((1, 2), keepdims=True), dtype, 72
+    )
+    a, b = (rng.standard_normal(s).astype(dtype) for s in ((40, 300), (30, 300)))
+    assert near(CPU.linear(a, b, None), a.astype(np.float64) @ b.astype(np.float64).T, dtype, 300)
+    assert near(CPU.matmul(a, b.T), a.astype(np.float64) @ b.astype(np.float64).T, dtype, 300)

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minidl import kernels
+from minidl.kernels import blas
 from minidl.kernels.cpu import parallel, runtime
 from minidl.kernels.cpu.runtime import kernel, launch, share
 
@@ -112,20 +114,35 @@ def test_a_busy_layer_that_cannot_nest_falls_back_to_this_thread(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_runs_kernels(four_threads: Any) -> None:
+def test_a_forked_child_runs_kernels_on_one_thread_and_says_so_once(four_threads: Any) -> None:
     launch(_mark, np.zeros(64), (10, 2), 0.5, True, REST, parts=4)  # starts the threads
     child = os.fork()
     if child == 0:
-        x = np.zeros(64)
-        launch(_mark, x, (10, 2), 0.5, True, REST, parts=4)
-        os._exit(0 if np.array_equal(x, expected(64, 4)) else 1)
+        code = 1
+        try:
+            x = np.zeros(64)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                for _ in range(3):
+                    launch(_mark, x, (10, 2), 0.5, True, REST, parts=4)
+            once = [str(w.message) for w in said]
+            if len(once) == 1 and "forked" in once[0] and "spawn" in once[0]:
+                code = 0 if np.array_equal(x, expected(64, 4)) else 2
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-WORKQUEUE = """
-import threading
+LAYER = """
+import sys, threading
+import numba
 import numpy as np
 from minidl import kernels
+try:
+    from numba.np.ufunc.parallel import _launch_threads
+    _launch_threads()
+except ValueError:  # Numba has no such layer here
+    sys.exit(77)
 kernels.set_num_threads(2)
 backend = kernels.backend(np.zeros(1))
 x = np.full(400_000, -1.0, np.float32)
@@ -137,15 +154,51 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(4)]
 [t.start() for t in threads]
 [t.join() for t in threads]
-import numba
-assert numba.threading_layer() == "workqueue"
+assert numba.threading_layer() == sys.argv[1], numba.threading_layer()
 assert not wrong
 """
 
 
-def test_the_workqueue_layer_survives_several_python_threads() -> None:
-    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+def test_several_python_threads_may_launch_at_once_under_every_layer(layer: str) -> None:
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", WORKQUEUE], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LAYER, layer], env=environment, capture_output=True, text=True, check=False
     )
+    if done.returncode == 77:
+        pytest.skip(f"Numba's threading layer {layer} is not installed")
     assert done.returncode == 0, done.stderr
+
+
+def test_everything_is_spread_inside_all_parallel(four_threads: Any) -> None:
+    before = runtime.parts_for(8)
+    with pytest.raises(ZeroDivisionError), runtime.all_parallel():
+        assert (before, runtime.parts_for(8)) == (1, 4)
+        raise ZeroDivisionError
+    assert runtime.parts_for(8) == 1
+
+
+@pytest.mark.skipif(blas.get_num_threads() is None, reason="NumPy's BLAS is not its own OpenBLAS")
+def test_the_threads_of_numpys_blas_follow(four_threads: Any) -> None:
+    for count in (1, 2):
+        kernels.set_num_threads(count)
+        assert blas.get_num_threads() == count
+
+
+@pytest.mark.skipif(blas.get_num_threads() is None, reason="NumPy's BLAS is not its own OpenBLAS")
+def test_the_environment_limits_numpys_blas_too() -> None:
+    code = "from minidl.kernels import blas, get_num_threads as n; n(); print(blas.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MINIDL_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_another_blas_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_library", lambda: None)
+    blas.set_num_threads(1)
+    assert blas.get_num_threads() is None

@@ -14,7 +14,7 @@ from minidl import kernels
 from minidl.autograd import Function
 from minidl.testing import gradcheck, gradgradcheck
 from minidl.testing.cases import FAMILIES, TABLE, Entry
-from minidl.testing.operators import close, run
+from minidl.testing.operators import adjoint, bfloat16, close, float16, linear_inputs, run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BACKENDS = ["reference", "cpu"]
@@ -52,6 +52,29 @@ def test_float32_stays_float32_and_close_to_float64(entry: Entry, backend: str) 
     close("output", y, fixtures()[entry.name], 1e-5)
     for i, g in enumerate(grads):
         close(f"gradient {i}", g, fixtures()[f"{entry.name}/grad{i}"], 2e-5)
+
+
+@entries
+def test_half_types_stay_what_they_are_and_close_to_float64(entry: Entry) -> None:
+    with np.errstate(all="ignore"):
+        float16(entry)
+        bfloat16(entry)
+
+
+@smooth
+def test_gradients_of_what_is_linear_are_adjoint(entry: Entry) -> None:
+    adjoint(entry)
+
+
+def test_what_is_linear_is_found_out() -> None:
+    found = {
+        e.name: linear_inputs(e, e.inputs())
+        for e in TABLE
+        if e.name.startswith(("conv2d", "gelu", "fold", "div", "relu", "attention", "batch_norm_eval"))
+    }
+    assert all(found[name][:2] == [0, 1] for name in found if name.startswith("conv2d"))
+    assert found["fold"] == [0] and found["div"] == [0] and found["attention"] == [2]
+    assert not found["gelu"] and not found["relu"] and found["batch_norm_eval"] == [0, 1, 2]
 
 
 @smooth
@@ -121,5 +144,5 @@ def test_every_operator_class_is_in_the_table() -> None:
                 )
     finally:
         Function.__call__ = call  # type: ignore[method-assign]
-    elsewhere = {"Cast", "Mask", "ToDevice"}  # test_autograd.py: mixed dtypes, dropout; test_devices.py
+    elsewhere = {"Cast", "Mask"}  # test_autograd.py: mixed dtypes, dropout
     assert {c.__name__ for c in classes(Function)} - used - elsewhere == set()

@@ -134,7 +134,7 @@ def test_a_configuration_survives_json() -> None:
         ({"input_size": [3, 224.0, 224]}, "input_size must be a list of numbers .int."),
         ({"scale": 0}, "scale must be a positive number, got 0"),
         ({"resize": 0}, "resize must be a positive integer"),
-        ({"num_classes": True}, "num_classes must be a positive integer, got True"),
+        ({"num_classes": True}, "num_classes must be 0 or a positive integer, got True"),
         ({"channel_order": "gbr"}, "channel_order must be one of rgb, bgr, got 'gbr'"),
         ({"interpolation": 3}, "interpolation must be one of nearest"),
         ({"classifier": ""}, "classifier must be the name of a layer"),

@@ -43,7 +43,7 @@ def images(*shape: int) -> Tensor:
 
 
 def test_the_expected_list_covers_every_registered_resnet() -> None:
-    assert set(EXPECTED) == set(models.list_models("resnet"))
+    assert set(EXPECTED) == set(models.list_models("resnet", "classifier"))
 
 
 @pytest.mark.parametrize("name", EXPECTED)

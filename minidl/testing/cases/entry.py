@@ -33,11 +33,16 @@ class Entry:
     # there is no derivative here; the one-sided one that PyTorch takes counts, finite differences do not apply
     smooth: bool = True
 
+    @property
+    def seed(self) -> int:
+        """The same for one name on every machine."""
+        return zlib.crc32(self.name.encode())
+
     def inputs(self, dtype: Any = np.float64) -> list[np.ndarray]:
         """The same numbers for one name on every machine."""
         if self.values is not None:
             return [np.array(v, dtype) for v in self.values]
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
+        rng = np.random.default_rng(self.seed)
         if self.spread:
             grids = [(np.arange(int(np.prod(s))) + 0.5) / int(np.prod(s)) * 4 - 2 for s in self.shapes]
             return [
@@ -49,7 +54,7 @@ class Entry:
 
     def output_weights(self, shape: tuple[int, ...]) -> np.ndarray:
         """Weights of the outputs in the scalar that is differentiated."""
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()) + 1)
+        rng = np.random.default_rng(self.seed + 1)
         return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
 
 

@@ -234,3 +234,28 @@ def test_data_without_a_validation_part_is_split(tmp_path: Path, capsys: Capture
     assert "6 training and 4 validation images" in capsys.readouterr().out
     assert main(["evaluate", str(root), "--checkpoint", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 4
+
+
+def test_warmup_shows_what_it_compiles(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    pieces = [(name, lambda name=name: done.append(name)) for name in ("this", "that")]
+    monkeypatch.setattr("minidl.training.warmup.steps", lambda: pieces)
+    assert main(["warmup"]) == 0
+    assert done == ["this", "that"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["this", "that"]
+    assert lines[-1].startswith("the kernels are ready (")
+
+
+def test_warmup_covers_a_training_step_of_every_optimizer() -> None:
+    from minidl import optim
+    from minidl.training import warmup
+
+    titles = " ".join(title for title, _ in warmup.steps())
+    kinds = [
+        name
+        for name, kind in vars(optim).items()
+        if isinstance(kind, type) and issubclass(kind, optim.Optimizer)
+    ]
+    assert all(name in titles for name in kinds if name != "Optimizer")
+    assert "training" in titles and "inference" in titles

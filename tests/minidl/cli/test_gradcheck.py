@@ -14,15 +14,7 @@ def test_operators_that_are_right_are_counted(capsys: pytest.CaptureFixture[str]
     assert main(["gradcheck", "--operator", "softmax"]) == 0
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines()]
-    assert ["cpu", "2", "2", "2", "2", "2", "0"] in lines and [
-        "reference",
-        "2",
-        "2",
-        "2",
-        "2",
-        "0",
-        "0",
-    ] in lines
+    assert ["cpu", *"222222220"] in lines and ["reference", *"222222200"] in lines
     assert "4 entries checked" in out and "0 wrong" in out
 
 

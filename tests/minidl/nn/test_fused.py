@@ -211,3 +211,44 @@ def test_a_model_in_training_mode_is_refused() -> None:
         minidl.fuse(model)
     with pytest.raises(TypeError, match="model must be a Module, got int"):
         minidl.fuse(3)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+def test_in_bfloat16_logits_are_near_and_float32(name: str) -> None:
+    model = ready(models.create(name))
+    x = images(2, 3, 64, 64)
+    expected = logits(model, x)
+    fused = minidl.fuse(model, "bfloat16")
+    found = logits(fused, x)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() <= 3e-2 * np.abs(expected).max()
+    assert np.abs(found - expected).max() > 1e-5 * np.abs(expected).max()  # it was bfloat16
+    before, after = model.state_dict(), fused.state_dict()
+    assert list(before) == list(after)
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+
+
+def test_in_bfloat16_other_layers_compute_in_float32() -> None:
+    minidl.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3, padding=1)
+    layers = [
+        convolution,
+        nn.GroupNorm(2, 8),
+        nn.PReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.BatchNorm2d(8),
+        nn.GELU(),
+    ]
+    model = ready(
+        nn.Sequential(*layers, nn.MaxPool2d(2), nn.ConvTranspose2d(8, 4, 2), nn.Flatten(), nn.Linear(36, 5))
+    )
+    x = images(2, 3, 6, 6)
+    expected = logits(model, x)
+    found = logits(minidl.fuse(model, "bfloat16"), x)
+    assert np.abs(found - expected).max() <= 3e-2 * np.abs(expected).max()
+
+
+def test_fuse_refuses_other_dtypes() -> None:
+    with pytest.raises(ValueError, match="dtype must be None or bfloat16, got float16"):
+        minidl.fuse(nn.Conv2d(3, 4, 1).eval(), "float16")

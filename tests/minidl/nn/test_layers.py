@@ -153,6 +153,26 @@ def test_initial_weights_depend_on_the_seed_alone_and_have_pytorchs_ranges() -> 
         assert array.dtype == np.float32 and 0.9 * bound < np.abs(array).max() <= bound
 
 
+def test_skipped_initialisation_touches_no_weights_and_draws_no_numbers() -> None:
+    weight = Tensor(np.full((4, 4), 7.0, dtype=np.float32))
+    minidl.manual_seed(3)
+    expected = minidl.rand(2).numpy()
+    minidl.manual_seed(3)
+    with init.skipped():
+        for fill in (
+            init.uniform_,
+            init.normal_,
+            init.kaiming_normal_,
+            init.xavier_uniform_,
+            init.orthogonal_,
+        ):
+            assert fill(weight) is weight
+        nn.Linear(8, 8)
+    np.testing.assert_array_equal(weight.data, np.float32(7))
+    np.testing.assert_array_equal(minidl.rand(2).numpy(), expected)
+    assert (init.uniform_(weight).data != 7).all()
+
+
 def test_initialisers_have_the_spread_of_their_formulas() -> None:
     minidl.manual_seed(0)
     weight = Tensor(np.empty((64, 32, 3, 3), dtype=np.float32))

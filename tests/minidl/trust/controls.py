@@ -149,15 +149,15 @@ CONTROLS = [
     Control(
         "assignment at repeated indices",
         OPS + "movement:Put.forward",
-        "np.add.at(out, self.index, x)",
-        "out[self.index] = x",
+        "np.add.at(out, self.index, values)",
+        "out[self.index] = values",
         ("getitem_repeated",),
     ),
     Control(
         "assignment at repeated indices",
         OPS + "indexing:ScatterAdd.forward",
-        "np.add.at(out, _places(self.index, self.dim), x)",
-        "out[_places(self.index, self.dim)] = x",
+        "np.add.at(out, _places(self.index, self.dim), values)",
+        "out[_places(self.index, self.dim)] = values",
         ("scatter_add", "gather"),
     ),
     Control(

@@ -1,0 +1,148 @@
+"""How the matrix kernels cut their work into blocks: the tiles there are, and which one a shape gets.
+
+A block makes ``bm`` x ``bn`` of the result, a warp of 32 threads ``wm`` x ``wn`` of that, with ``stages`` slices of the
+reduced index in shared memory. Larger tiles read less for each product, smaller ones fill more multiprocessors.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from minidl.kernels.cuda.device import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLICE = 64
+"""Bytes of the reduced index in one slice (tile.cuh)."""
+
+MATH = ("FMA", "TENSOR", "TENSOR3")
+PRECISIONS = {"strict": "FMA", "tf32x3": "TENSOR3", "tf32": "TENSOR"}
+_precision: ContextVar[str] = ContextVar("minidl_cuda_float32_precision", default="strict")
+_forced: ContextVar[Tiling | None] = ContextVar("minidl_cuda_tiling", default=None)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """One way to cut; ``blocks`` is how many of its blocks one multiprocessor should hold."""
+
+    bm: int
+    bn: int
+    wm: int
+    wn: int
+    stages: int
+    blocks: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.bm // self.wm * (self.bn // self.wn) * 32
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory: the slices, or later, in the same place, each warp's slab of results."""
+        slab = 16 * (self.wn + 8) * 4
+        return max(self.stages * (self.bm + self.bn) * SLICE, self.threads // 32 * slab)
+
+    def arguments(self) -> str:
+        """As template arguments."""
+        return f"{self.bm}, {self.bn}, {self.wm}, {self.wn}, {self.stages}, {self.blocks}"
+
+
+# What a lane holds in registers decides: 64 accumulators, and beside them the fragments of one step.
+TILINGS: dict[str, tuple[Tiling, ...]] = {
+    "TENSOR": (
+        Tiling(128, 128, 64, 32, 4, 2),
+        Tiling(128, 64, 64, 32, 4, 2),
+        Tiling(64, 64, 32, 32, 4, 3),
+    ),
+    "TENSOR3": (Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 3)),
+    "FMA": (Tiling(128, 128, 64, 32, 4, 1), Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 2)),
+}
+NARROW = Tiling(64, 64, 32, 32, 4, 3)
+"""The tiling of operands that are copied less than 8 bytes at a time: the copies decide then, so a small tile does."""
+MIN_SLICES = 8
+"""A split takes at least this many slices of the reduced index: shorter ones only fill and drain the pipeline."""
+
+
+@contextmanager
+def float32_precision(name: str) -> Iterator[None]:
+    """How the matrix kernels multiply float32 inside a ``with`` block (in this thread).
+
+    ``"strict"``: float32 products and sums. ``"tf32x3"``: each factor as the sum of two tf32 numbers, three products on
+    the tensor cores, about 21 bits (infinities become NaN). ``"tf32"``: factors rounded to 10 bits of mantissa.
+    Needs compute capability 8.0; older devices compute strictly.
+
+    Raises:
+        ValueError: there is no precision of that name.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"float32_precision: name expects one of {', '.join(PRECISIONS)}, got {name!r}")
+    token = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+@contextmanager
+def force(tile: Tiling) -> Iterator[None]:
+    """Use this tiling for every product in a ``with`` block (in this thread): for tests and measurements."""
+    token = _forced.set(tile)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def arithmetic(device: Device, element: str) -> str:
+    """FMA, TENSOR or TENSOR3 for this element type on this device."""
+    if element == "f16":
+        return "TENSOR"
+    if device.compute_capability < 80:
+        return "FMA"
+    return "TENSOR" if element == "bf16" else PRECISIONS[_precision.get()]
+
+
+def fit(device: Device, tiling: Tiling) -> Tiling:
+    """The tiling with as many stages as fit the device's shared memory; before sm_80 copies do not overlap: two do."""
+    stages = 2 if device.compute_capability < 80 else tiling.stages
+    while stages > 2 and stages * (tiling.bm + tiling.bn) * SLICE > device.shared_limit:
+        stages -= 1
+    return Tiling(tiling.bm, tiling.bn, tiling.wm, tiling.wn, stages, tiling.blocks)
+
+
+def choose(
+    device: Device, math: str, m: int, n: int, copies: int, copy_bytes: int, wide_across: bool = False
+) -> Tiling:
+    """The tiling for ``copies`` products of m x n results, by a rule that depends on the shapes alone.
+
+    ``copy_bytes``: what one copy into shared memory moves. ``wide_across``: an operand of 32 bits lies across k; its
+    fragments are read element by element, which takes the registers of the largest tile.
+
+    The time of a product is taken as its waves (rounds of all multiprocessors) times a block's work, where a block's
+    work is its results plus its border: loading grows with bm + bn, multiplying with bm * bn.
+    """
+    forced = _forced.get()
+    if forced is not None or copy_bytes < 8:
+        return fit(device, forced or NARROW)
+
+    def cost(t: Tiling) -> float:
+        count = -(-m // t.bm) * -(-n // t.bn) * copies
+        waves = -(-count // (device.multiprocessors * t.blocks))
+        return waves * t.blocks * (t.bm * t.bn + 32 * (t.bm + t.bn))
+
+    table = TILINGS["TENSOR3" if wide_across and math == "TENSOR" else math]
+    return fit(device, min(table, key=cost))
+
+
+def split(device: Device, tile: Tiling, tiles: int, length: int, itemsize: int) -> tuple[int, int]:
+    """How a reduced index of ``length`` is cut where there are only ``tiles`` blocks' worth of results: the number of
+    splits and their length (a multiple of a slice). One wave of all multiprocessors is aimed at."""
+    slices = max(-(-length * itemsize // SLICE), 1)
+    wanted = min(max(device.multiprocessors * tile.blocks // tiles, 1), max(slices // MIN_SLICES, 1))
+    each = -(-slices // wanted) * (SLICE // itemsize)
+    return max(-(-length // each), 1), each

@@ -1,0 +1,105 @@
+"""Element-wise kernels and optimizer steps on the emulated device, checker on, against the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.kernels.cuda.on_device import BF16, F32, REFERENCE, agree, backend, device, normal
+from tests.kernels.emulator.needs import emulator
+
+pytestmark = emulator
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 7, 5), (1,), (1100,), ()], ids=str)
+def test_relu_and_addition(shape: tuple[int, ...], dtype: Any) -> None:
+    x, y = normal(0, dtype, *shape), normal(1, dtype, *shape)
+    agree("relu", dtype, np.asarray(x))
+    agree("relu_backward", dtype, np.asarray(x), np.asarray(y))
+    agree("add", dtype, np.asarray(x), np.asarray(y))
+
+
+def test_the_result_lies_in_memory_like_the_operands() -> None:
+    x = normal(0, F32, 2, 4, 5, 3).transpose(0, 3, 1, 2)
+    y = agree("relu", F32, x)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    agree("add", F32, x, np.ascontiguousarray(x))
+    agree("relu", F32, normal(0, F32, 4, 6)[:, ::2])
+
+
+def test_relu_keeps_nan_and_its_gradient_does_not() -> None:
+    x = np.array([np.nan, -1, 0, 2], F32)
+    np.testing.assert_array_equal(backend().relu(x), np.array([np.nan, 0, 0, 2], F32))
+    np.testing.assert_array_equal(backend().relu_backward(np.ones(4, F32), x), np.array([0, 0, 0, 1], F32))
+
+
+def network() -> tuple[list[Any], ...]:
+    """Parameters of several shapes, one of them empty and one channels-last, each with three arrays beside it."""
+    shapes = ((3, 4), (2500,), (0,), (4, 3, 3, 2), ())
+    parts = []
+    for seed in range(4):
+        arrays = [np.asarray(normal(10 * seed + i, F32, *s)) for i, s in enumerate(shapes)]
+        arrays[3] = arrays[3].transpose(0, 3, 1, 2)
+        parts.append([np.asarray(np.abs(a)) if seed == 3 else a for a in arrays])
+    parts[1][3] = np.ascontiguousarray(parts[1][3])  # a gradient in another order than its parameter
+    return tuple(parts)
+
+
+def compare(steps: str, step: str, states: tuple[int, ...], *settings: Any) -> None:
+    ours, theirs = network(), network()
+    before = device().launches
+    getattr(backend(), steps)(*[ours[i] for i in (0, 1, *states)], *settings)
+    assert device().launches == before + 1, "all parameters in one launch"
+    for i in range(len(theirs[0])):
+        getattr(REFERENCE, step)(*[theirs[j][i] for j in (0, 1, *states)], *settings)
+        for j in (0, *states):
+            np.testing.assert_allclose(ours[j][i], theirs[j][i], rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd(nesterov: bool) -> None:
+    compare("sgd_steps", "sgd_step", (2,), 0.1, 0.9, 0.3, 0.05, nesterov)
+
+
+def test_sgd_without_momentum() -> None:
+    ours, theirs = network(), network()
+    backend().sgd_steps(ours[0], ours[1], [None] * 5, 0.1, 0.0, 0.0, 0.05, False)
+    for p, g, q in zip(theirs[0], theirs[1], ours[0], strict=True):
+        REFERENCE.sgd_step(p, g, None, 0.1, 0.0, 0.0, 0.05, False)
+        np.testing.assert_allclose(q, p, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam(decoupled: bool) -> None:
+    compare("adam_steps", "adam_step", (2, 3), 3, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
+
+
+def test_rmsprop() -> None:
+    compare("rmsprop_steps", "rmsprop_step", (3, 2), 0.01, 0.9, 1e-3, 0.1, 0.8)
+
+
+def test_one_parameter_at_a_time_is_a_list_of_one() -> None:
+    (p, *_), (g, *_), (m, *_), (v, *_) = network()
+    expected = [a.copy() for a in (p, m, v)]
+    backend().adam_step(p, g, m, v, 1, 0.01, 0.9, 0.999, 1e-8, 0.0, False)
+    REFERENCE.adam_step(expected[0], g, expected[1], expected[2], 1, 0.01, 0.9, 0.999, 1e-8, 0.0, False)
+    for ours, theirs in zip((p, m, v), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-7)
+
+
+def test_other_dtypes_are_stepped_by_the_reference() -> None:
+    p, g = np.ones(3), np.ones(3)
+    backend().sgd_step(p, g, None, 0.5, 0.0, 0.0, 0.0, False)
+    np.testing.assert_array_equal(p, np.full(3, 0.5))
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="sgd_step: grad expects shape"):
+        backend().sgd_step(np.ones(3, F32), np.ones(4, F32), None, 0.5, 0.0, 0.0, 0.0, False)
+    with pytest.raises(ValueError, match="adam_step: step expects at least 1"):
+        backend().adam_steps([], [], [], [], 0, 0.1, 0.9, 0.99, 1e-8, 0.0, False)
+    with pytest.raises(ValueError, match="add: b expects shape"):
+        backend().add(np.ones(3, F32), np.ones(4, F32))
