@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import autograd, conversions, dlpack, operators
+from minidl.autograd import hooks
+from minidl.autograd.hooks import GradientHook
 from minidl.conversions import Conversions
 from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
 from minidl.methods import Methods
@@ -352,25 +353,18 @@ class Tensor(Operators, Conversions, Methods):
         """
         autograd.backward(self, gradient, retain_graph, create_graph)
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> None:
-        """Call ``hook(gradient)`` when this tensor's gradient is known; a returned tensor replaces it."""
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> GradientHook:
+        """Call ``hook(gradient)`` when this tensor's gradient is known; a returned tensor replaces it.
+
+        The result's ``remove()`` takes the hook away again.
+        """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor does not require a gradient")
-        holder = self._node if self._node is not None else self
-        holder._hooks = (*holder._hooks, hook)
+        return hooks.register(self, hook)
 
     def retain_grad(self) -> None:
-        """Keep ``.grad`` of a tensor that is not a leaf."""
-        if self._node is None:
-            return
-        ref = weakref.ref(self)
-
-        def keep(g: Tensor) -> None:
-            t = ref()
-            if t is not None:
-                t.grad = g.clone() if t.grad is None else t.grad + g  # its own array, as a leaf's
-
-        self.register_hook(keep)
+        """Keep ``.grad`` of a tensor that is not a leaf: what its hooks made of the gradient."""
+        hooks.retain(self)
 
     def mark_changed(self) -> None:
         """Tell the graph that ``data`` was written to: a saved tensor changed since is then an error instead

@@ -53,12 +53,15 @@ class Function:
 
     Class attributes:
         saved_inputs: positions of the inputs that ``backward`` reads through :meth:`saved`.
+        saved_for: of a saved input that only one gradient reads, the position of that gradient's input: where it
+            needs none, :meth:`saved` gives None, and the input may be changed or forgotten.
         saves_output: ``backward`` reads the output through :meth:`saved_output` (an instance may set its own).
         broadcasts: inputs were broadcast against each other; their gradients are summed back to their shapes
             by the walk.
     """
 
     saved_inputs: ClassVar[tuple[int, ...]] = ()
+    saved_for: ClassVar[dict[int, int]] = {}
     saves_output: bool = False
     broadcasts: ClassVar[bool] = False
 
@@ -110,7 +113,12 @@ class Function:
         )
         self._seq = next_number()
         saved = self.saved_inputs
-        self._saved = tuple([_keep(inputs[i]) for i in saved]) if saved else ()
+        only = self.saved_for
+        self._saved = (
+            tuple([_keep(inputs[i] if i not in only or needs[only[i]] else None) for i in saved])
+            if saved
+            else ()
+        )
         out: Tensor = _Tensor._wrap(data, self)
         if self.saves_output:
             self._kept = (out.data, out._version, 0)

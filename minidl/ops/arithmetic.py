@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Sub(Function):
 
 class Mul(Function):
     saved_inputs = (0, 1)
+    saved_for: ClassVar = {0: 1, 1: 0}
     broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:
@@ -59,6 +60,7 @@ class Mul(Function):
 
 class Div(Function):
     saved_inputs = (0, 1)
+    saved_for: ClassVar = {0: 1}
     broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:

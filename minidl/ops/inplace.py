@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import autograd, random
+from minidl.autograd.hooks import move_retained
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
 from minidl.ops.deferred import Deferred, add_in_place, settle
@@ -65,7 +66,9 @@ def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **op
     x.data[...] = y.data
     x.mark_changed()
     if recorded:
+        before = x._node
         x._node, x.requires_grad = y._node, y.requires_grad
+        move_retained(x, before)
     return x
 
 
