@@ -88,6 +88,9 @@ class Device(Protocol):
         source: str,
         defines: Mapping[str, int | str] | None = None,
         instances: Sequence[str] = (),
+        *,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Module:
         """The kernels of a file in ``kernels/cuda/source``, compiled once and kept.
 
@@ -96,6 +99,7 @@ class Device(Protocol):
             defines: macros, ``{"TILE": 64, "T": "float"}``.
             instances: template instances to make, as the source writes them: ``["conv<64, 32>"]``. Kernels that are
                 ``extern "C"`` are there without being named.
+            code, headers: texts to compile under that name instead, and what they include.
 
         Raises:
             CUDAError: it does not compile; the message shows the compiler's words and the line.
