@@ -84,8 +84,8 @@ def table(card: Any = None) -> list[str]:
     return [
         *lines,
         "",
-        f"For each 1,000 multiply-adds of a 3x3 convolution of one {size} image, {COUNTED[3]} channels in and out, counted "
-        "on the emulated device by `python -m benchmarks.ladder_cuda --docs`.",
+        f"For each 1,000 multiply-adds of a 3x3 convolution of one {size} image, {COUNTED[3]} channels in and "
+        "out, counted on the emulated device by `python -m benchmarks.ladder_cuda --docs`.",
     ]
 
 
