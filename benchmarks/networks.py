@@ -25,6 +25,7 @@ LOSS_TOLERANCE = 1e-4  # relative
 # float32 gradients of the ResNet-50 step are 0.02 (NCHW) and 0.05 (NHWC) from its float64 ones. Exact comparisons are
 # the tests' work; this one stops the timing of different work.
 GRADIENT_TOLERANCE = 0.1
+SECOND_LOSS_TOLERANCE = 2e-2  # relative, after a step along such gradients
 
 
 def build(case: Network) -> Any:
@@ -67,7 +68,21 @@ def ours(case: Network, model: Any) -> Contestant:
     return Contestant(step, gradients)
 
 
-def check(case: Network, contestants: dict[str, Contestant]) -> float:
+def drop_broken(contestants: dict[str, Contestant], missing: dict[str, str]) -> dict[str, np.ndarray]:
+    """Everyone's first result; who cannot work (a compiler's fault, say) leaves, with a reason in ``missing``."""
+    results = {}
+    for name in list(contestants):
+        try:
+            results[name] = np.asarray(contestants[name].run())
+        except Exception as error:
+            if name == "minidl":
+                raise
+            del contestants[name]
+            missing[name] = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+    return results
+
+
+def check(case: Network, contestants: dict[str, Contestant], missing: dict[str, str]) -> float:
     """Compare everyone's logits with minidl's, or loss and gradients of a step and the loss after it.
 
     Returns:
@@ -76,11 +91,11 @@ def check(case: Network, contestants: dict[str, Contestant]) -> float:
     Raises:
         SystemExit: a difference is too large.
     """
-    expected = {name: np.asarray(c.run()) for name, c in contestants.items()}
+    results = drop_broken(contestants, missing)
     worst = 0.0
     for name in contestants.keys() - {"minidl"}:
         tolerance = LOGITS_TOLERANCE["bf16" if "bf16" in name else "float32"]
-        difference = _relative(expected[name], expected["minidl"])
+        difference = _relative(results[name], results["minidl"])
         if case.training:
             tolerance = LOSS_TOLERANCE
             _check_gradients(case, name, contestants["minidl"], contestants[name])
@@ -92,7 +107,7 @@ def check(case: Network, contestants: dict[str, Contestant]) -> float:
         after = {name: np.asarray(c.run()) for name, c in contestants.items()}
         for name in contestants.keys() - {"minidl"}:
             difference = _relative(after[name], after["minidl"])
-            if not difference <= 10 * LOSS_TOLERANCE:
+            if not difference <= SECOND_LOSS_TOLERANCE:
                 raise SystemExit(
                     f"{case.name}: the second loss of {name} differs by {difference:.1e}; not timed"
                 )
@@ -121,7 +136,7 @@ def run(case: Network, turns: int, compiled: bool, threads: int) -> dict[str, An
     state = {k: np.array(v) for k, v in model.state_dict().items()}
     contestants = {"minidl": ours(case, model)}
     missing = others.enter(contestants, case, state, compiled, threads)
-    difference = check(case, contestants)
+    difference = check(case, contestants, missing)
     timing = interleave({name: c.run for name, c in contestants.items()}, turns)
     return {
         "network": case.name,

@@ -176,22 +176,34 @@ def test_different_work_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = cases.Contestant(lambda: np.array([1.0, 2.0]))
     near = cases.Contestant(lambda: np.array([1.0, 2.0 + 1e-5]))
     wrong = cases.Contestant(lambda: np.array([1.0, 2.1]))
-    assert networks.check(case, {"minidl": right, "near": near}) < 1e-5
+    assert networks.check(case, {"minidl": right, "near": near}, {}) < 1e-5
     with pytest.raises(SystemExit, match=r"the result of wrong differs by 5\.0e-02; not timed"):
-        networks.check(case, {"minidl": right, "wrong": wrong})
-    networks.check(case, {"minidl": right, "wrong bf16": cases.Contestant(lambda: np.array([1.0, 2.05]))})
+        networks.check(case, {"minidl": right, "wrong": wrong}, {})
+    networks.check(case, {"minidl": right, "wrong bf16": cases.Contestant(lambda: np.array([1.0, 2.05]))}, {})
     training = cases.Network("resnet18", 1, 32, True)
     steps = [cases.Contestant(lambda: 1.0, lambda g=g: {"w": np.array([1.0, g])}) for g in (1.0, 1.01, 2.0)]
-    networks.check(training, {"minidl": steps[0], "near": steps[1]})
+    networks.check(training, {"minidl": steps[0], "near": steps[1]}, {})
     with pytest.raises(SystemExit, match="the gradients of wrong differ by"):
-        networks.check(training, {"minidl": steps[0], "wrong": steps[2]})
+        networks.check(training, {"minidl": steps[0], "wrong": steps[2]}, {})
+
+
+def test_a_contestant_that_fails_is_left_out_and_named() -> None:
+    def fail() -> None:
+        raise RuntimeError("no compiler\nmore")
+
+    case, missing = cases.Network("resnet18", 1, 32, False), {"A": "b"}
+    contestants = {"minidl": cases.Contestant(lambda: 1.0), "other": cases.Contestant(fail)}
+    assert networks.check(case, contestants, missing) == 0
+    assert list(contestants) == ["minidl"] and missing == {"A": "b", "other": "no compiler"}
+    with pytest.raises(RuntimeError):
+        networks.check(case, {"minidl": cases.Contestant(fail)}, {})
 
 
 def test_a_nan_is_not_timed() -> None:
     case = cases.Network("resnet18", 1, 32, False)
     good, bad = (cases.Contestant(lambda v=v: np.array([1.0, v])) for v in (1.0, np.nan))
     with pytest.raises(SystemExit):
-        networks.check(case, {"minidl": good, "bad": bad})
+        networks.check(case, {"minidl": good, "bad": bad}, {})
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell")
