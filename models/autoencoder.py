@@ -50,9 +50,9 @@ class Autoencoder(Registered):
         input_size: (C, H, W) of the images; reconstructions have exactly this shape.
         loss: "bce", the cross-entropy between pixels in 0..1 and reconstruction, or "mse".
         noise: standard deviation of Gaussian noise that is added to the encoder's input while training.
-        mask: probability with which a pixel of that input is set to 0 while training; the others are divided
-            by 1 - mask, so that clean images have the same mean. With noise or mask the network learns to
-            restore the clean image: a denoising autoencoder.
+        mask: largest share of that input's pixels that is set to 0 while training; the share of each image
+            is drawn from 0..mask, so that clean images remain among what the network knows. With noise or
+            mask the network learns to restore the clean image: a denoising autoencoder.
 
     Subclasses set `encoder` and `decoder` and then call `_check_shapes`.
     """
@@ -67,7 +67,7 @@ class Autoencoder(Registered):
         if loss not in ("bce", "mse"):
             raise ValueError(f"{type(self).__name__}: loss must be bce or mse, got {loss!r}")
         for name, value, high in (("noise", noise, math.inf), ("mask", mask, 1.0)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < high:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
                 raise ValueError(f"{type(self).__name__}: {name} must lie in 0..{high:g}, got {value!r}")
         self.input_size = image_size(type(self).__name__, input_size)
         self.criterion, self.noise, self.mask = loss, float(noise), float(mask)
@@ -111,8 +111,9 @@ class Autoencoder(Registered):
         if self.noise:
             x = x + self.noise * minidl.randn_like(x)
         if self.mask:
-            kept = minidl.rand(x.shape[0], 1, *x.shape[2:]).data >= self.mask  # all channels of a pixel
-            x = x * Tensor((kept / (1.0 - self.mask)).astype(x.dtype))
+            share = self.mask * minidl.rand(x.shape[0], 1, 1, 1).data
+            kept = minidl.rand(x.shape[0], 1, *x.shape[2:]).data >= share  # all channels of a pixel or none
+            x = x * Tensor(kept.astype(x.dtype))
         return x
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:

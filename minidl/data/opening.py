@@ -180,7 +180,8 @@ def _same_classes(
             raise MinidlError(f"{lacks}: lacks {len(missing)} of the classes of {has}: {shown}")
 
 
-def _children(source: Source, prefix: str) -> list[str]:
+def folders_in(source: Source, prefix: str) -> list[str]:
+    """The names of the folders directly under `prefix`."""
     return [
         name[len(prefix) :]
         for name in source.folders
@@ -193,7 +194,7 @@ def part_names(source: Source, prefix: str) -> tuple[str | None, str | None]:
 
     Without a training folder, a folder called "test" is the validation part only when it holds class folders.
     """
-    children = {name.lower(): name for name in _children(source, prefix)}
+    children = {name.lower(): name for name in folders_in(source, prefix)}
     train = next((children[name] for name in _TRAIN_NAMES if name in children), None)
     val = next((children[name] for name in _VAL_NAMES if name in children), None)
     if (
@@ -211,7 +212,7 @@ def _descend(source: Source) -> str:
     """
     prefix = ""
     while True:
-        children = _children(source, prefix)
+        children = folders_in(source, prefix)
         if len(children) != 1 or any(part_names(source, prefix)):
             return prefix
         inner = f"{prefix}{children[0]}/"

@@ -15,7 +15,7 @@ from minidl.data.decode import decode_image
 from minidl.data.files import Source, open_source
 from minidl.data.folder import IMAGE_EXTENSIONS
 from minidl.data.idx import idx_files, idx_images, read_idx
-from minidl.data.opening import Splits, open_dataset, part_names
+from minidl.data.opening import Splits, folders_in, open_dataset, part_names
 from minidl.errors import MinidlError
 
 if TYPE_CHECKING:
@@ -85,13 +85,19 @@ def open_images(path: str | Path, val_split: float = 0.1, seed: int = 0, channel
         return _divided(whole, val_split, seed, "idx")
     source = open_source(place)
     kind = "folder" if place.is_dir() else "zip"
-    train, val = part_names(source, "")
+    prefix = ""
+    while (train := part_names(source, prefix)[0]) is None and len(folders_in(source, prefix)) == 1:
+        inner = f"{prefix}{folders_in(source, prefix)[0]}/"
+        if any(not n.startswith(inner) for n in source.files if n.startswith(prefix)):
+            break
+        prefix = inner
     if train is None:
-        return _divided(_image_files(source, "", channels), val_split, seed, kind)
-    learned = _image_files(source, f"{train}/", channels)
+        return _divided(_image_files(source, prefix, channels), val_split, seed, kind)
+    val = part_names(source, prefix)[1]
+    learned = _image_files(source, f"{prefix}{train}/", channels)
     if val is None:
         return _divided(learned, val_split, seed, kind)
-    held_out = _image_files(source, f"{val}/", channels)
+    held_out = _image_files(source, f"{prefix}{val}/", channels)
     if learned.classes != held_out.classes:  # labels of one part only, or other ones, mean nothing together
         for part in (learned, held_out):
             part.classes, part.targets = [ANY_CLASS], np.zeros(len(part), np.int64)
