@@ -56,18 +56,18 @@ def test_labels_of_one_part_only_are_not_used(make_folder: Make) -> None:
 
 
 def test_known_layouts_are_opened_as_usual(tmp_path: Path) -> None:
-    write(tmp_path / "data_batch_1", batch(3))
+    write(tmp_path, "data_batch_1", batch(3))
     splits = open_images(tmp_path, 0.0)
     assert splits.kind == "cifar10" and len(splits.train) == 3
 
 
 def test_idx_images_need_no_labels(tmp_path: Path) -> None:
-    idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(IMAGES))
     splits = open_images(tmp_path, 0.0)
     assert splits.kind == "idx" and len(splits.train) == len(IMAGES) and splits.classes == ["image"]
-    idx(tmp_path / "train-labels-idx1-ubyte", LABELS)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS))
     assert open_images(tmp_path, 0.0).train.targets.tolist() == LABELS.tolist()
-    idx(tmp_path / "train-images-idx3-ubyte", LABELS)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(LABELS))
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(MinidlError, match=r"train-images-idx3-ubyte: expected images \(N, H, W\)"):
         open_images(tmp_path)
