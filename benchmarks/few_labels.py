@@ -1,7 +1,7 @@
 """What pretraining without labels buys on Fashion-MNIST with few labels.
 
     python -m benchmarks.few_labels fashion-mnist/ --out benchmarks/results/few-labels      the whole table
-    python -m benchmarks.few_labels fashion-mnist/ --out tuning --tune --seeds 1            on held-out training images
+    python -m benchmarks.few_labels fashion-mnist/ --out tuning --tune --seeds 0            on held-out training images
     python -m benchmarks.few_labels --out benchmarks/results/few-labels --report            table and plot only
 
 A small convolutional network (16,000 weights before the classifier) learns from 10, 50 or 100 labels per class,
@@ -305,7 +305,7 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="?", help="the folder of the idx files")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.jsonl, table and plot")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--tune", action="store_true", help="test on held-out training images")
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -314,7 +314,7 @@ def main() -> None:
     file = args.out / "runs.jsonl"
     runs = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {(r["way"], r["labels"], r["seed"]) for r in runs}
-    wanted = [(seed, way, n) for seed in range(args.seeds) for way in args.ways for n in LABELS]
+    wanted = [(seed, way, n) for seed in args.seeds for way in args.ways for n in LABELS]
     missing = [] if args.report else [w for w in wanted if (w[1], w[2], w[0]) not in done]
     data = Images.read(args.data, args.tune) if missing else None
     current: Seed | None = None
