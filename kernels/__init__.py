@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels import blas
+from minidl.kernels import blas, devices
 
 _forced: ContextVar[str] = ContextVar("minidl_backend", default="")
 _algorithm: ContextVar[str] = ContextVar("minidl_conv_algorithm", default="")
@@ -47,11 +47,7 @@ def backend(array: Any) -> Any:
     """
     if isinstance(array, np.ndarray | np.generic):
         return _instance(_forced.get() or "cpu")
-    kind = type(array)
-    raise TypeError(
-        f"backend: array expects numpy.ndarray, got {kind.__module__}.{kind.__qualname__}; "
-        f"there are kernels for NumPy arrays only"
-    )
+    return devices.of(array).backend
 
 
 @contextmanager

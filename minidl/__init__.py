@@ -19,6 +19,7 @@ from minidl.autograd import Function, enable_grad, grad, is_grad_enabled, no_gra
 from minidl.creation import (
     arange,
     as_tensor,
+    default_device,
     empty,
     empty_like,
     eye,
@@ -206,7 +207,7 @@ if TYPE_CHECKING:
     from minidl.nn.fused import fuse
     from minidl.testing import gradcheck, gradgradcheck
 
-_SUBMODULES = {"data", "kernels", "models", "nn", "optim", "training", "weights"}
+_SUBMODULES = {"cuda", "data", "kernels", "models", "nn", "optim", "training", "weights"}
 _ELSEWHERE = {
     "bfloat16": "minidl.dtypes",
     **dict.fromkeys(("double", "float", "half", "int", "long", "short"), "minidl.dtypes"),
@@ -226,7 +227,8 @@ __all__ = [
     "Function", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose", "amax", "amin",
     "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin", "asinh", "atan", "atan2", "atanh",
     "bfloat16", "bmm", "bool_", "broadcast_tensors", "broadcast_to", "cast", "cat", "ceil", "checkpoint",
-    "chunk", "clamp", "clone", "conv_algorithm", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "data",
+    "chunk", "clamp", "clone", "conv_algorithm", "cos", "cosh", "count_nonzero", "cuda", "cumprod", "cumsum", "data",
+    "default_device",
     "detect_anomaly", "diagonal", "div", "dot", "draw_graph", "einsum", "empty", "empty_like",
     "enable_grad", "eq", "equal", "erf", "exp", "exp2", "expm1", "eye", "flatten", "flip", "float16",
     "float32", "float64", "floor", "floor_divide", "fmod", "frac", "from_dlpack", "from_numpy", "full",

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.kernels import devices
+
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
 
 __all__ = ["Conversions"]
+
+int_ = int  # the class below has a method of that name
 
 _ops: Any = None
 
@@ -38,25 +42,37 @@ class Conversions:
     def _self(self) -> Tensor:
         return self  # type: ignore[return-value]
 
-    def to(self, target: Any) -> Tensor:
-        """To a dtype (differentiable), to another tensor's dtype, or to a device (``"cpu"`` is the one there is)."""
-        if not isinstance(target, str) and hasattr(target, "requires_grad"):
-            target = target.dtype
-        elif isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda", "gpu", "mps"):
-            if target.split(":")[0] != "cpu":
-                raise ValueError(
-                    f"to: device {target!r} is not available; this version of minidl computes on 'cpu'"
-                )
-            return self._self()
-        return _ops.cast(self, target)
+    def to(self, *targets: Any, dtype: Any = None, device: str | None = None) -> Tensor:
+        """To a dtype, a device (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"emulated"``), both, or those of another tensor.
+
+        Differentiable. The tensor itself when it is so already.
+
+        Raises:
+            ImportError, minidl.kernels.devices.DeviceError: the device is not there; the message says what it needs.
+        """
+        for target in targets:
+            if not isinstance(target, str) and hasattr(target, "requires_grad"):
+                dtype, device = target.dtype, target.device
+            elif devices.is_name(target):
+                device = target
+            else:
+                dtype = target
+        if dtype is None and device is None:
+            raise TypeError("to: expects a dtype, a device or a tensor")
+        moved = self._self() if device is None else _ops.to_device(self, device)
+        return moved if dtype is None else _ops.cast(moved, dtype)
 
     def type(self, dtype: Any = None) -> Any:
         """The dtype, or the tensor in another dtype."""
         return self.data.dtype if dtype is None else self.to(dtype)
 
     def cpu(self) -> Tensor:
-        """This tensor: there is no other device."""
-        return self._self()
+        """This tensor in main memory: itself if it is there."""
+        return self.to("cpu")
+
+    def cuda(self, index: int_ = 0) -> Tensor:
+        """This tensor on a graphics card: itself if it is there."""
+        return self.to(f"cuda:{index}")
 
     def float(self) -> Tensor:
         """To float32."""
@@ -96,16 +112,16 @@ class Conversions:
 
     def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
         """A tensor of a copy of ``data``, in this tensor's dtype unless another is given."""
-        return _creation().tensor(data, dtype=dtype or self.data.dtype)
+        return _creation().tensor(data, dtype=dtype or self.data.dtype, device=self._self().device)
 
     def new_zeros(self, *shape: Any, dtype: Any = None) -> Tensor:
         """Zeros of a shape, in this tensor's dtype unless another is given."""
-        return _creation().zeros(*shape, dtype=dtype or self.data.dtype)
+        return _creation().zeros(*shape, dtype=dtype or self.data.dtype, device=self._self().device)
 
     def new_ones(self, *shape: Any, dtype: Any = None) -> Tensor:
         """Ones of a shape, in this tensor's dtype unless another is given."""
-        return _creation().ones(*shape, dtype=dtype or self.data.dtype)
+        return _creation().ones(*shape, dtype=dtype or self.data.dtype, device=self._self().device)
 
     def new_full(self, shape: Sequence[Any], value: Any, dtype: Any = None) -> Tensor:
         """A shape filled with ``value``, in this tensor's dtype unless another is given."""
-        return _creation().full(shape, value, dtype=dtype or self.data.dtype)
+        return _creation().full(shape, value, dtype=dtype or self.data.dtype, device=self._self().device)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from minidl import dlpack, random
 from minidl.dtypes import as_dtype, float32, int64, is_floating, scalar_dtype
+from minidl.kernels import devices
 from minidl.tensor import Scalar, Tensor, as_array, sizes
 
 __all__ = [
     "arange",
     "as_tensor",
+    "default_device",
     "empty",
     "empty_like",
     "eye",
@@ -37,12 +41,40 @@ __all__ = [
 ]
 
 
+_default: ContextVar[str] = ContextVar("minidl_default_device", default="cpu")
+
+
+@contextmanager
+def default_device(name: str) -> Iterator[None]:
+    """Where new tensors are made inside a ``with`` block (in this thread) unless they are told otherwise: ``with
+    minidl.default_device("cuda"): ...``. Tensors around arrays stay where the arrays are, except by :func:`tensor`.
+
+    Raises:
+        ValueError: not a device's name.
+        ImportError, minidl.kernels.devices.DeviceError: the device is not there.
+    """
+    token = _default.set(devices.place(name).name)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
 # --- from data ----------------------------------------------------------------------------------------------
 
 
-def tensor(data: Any, requires_grad: bool = False, dtype: Any = None) -> Tensor:
-    """A tensor around a copy of ``data``; see :class:`Tensor` for dtypes."""
-    return Tensor(np.array(as_array(data, dtype), order="K"), requires_grad)
+def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> Tensor:
+    """A tensor around a copy of ``data``; see :class:`Tensor` for dtypes. On ``device``, else where the data is."""
+    array = as_array(data, dtype)
+    here = devices.of(array).name
+    target = devices.canonical(device or (_default.get() if here == "cpu" else here))
+    copied = devices.move(array, target)
+    return Tensor(copied if copied is not array else array.copy(order="K"), requires_grad)
+
+
+def _on(array: np.ndarray, device: str | None, requires_grad: bool = False) -> Tensor:
+    """A tensor around a new array, moved to the device; None is the default one (:func:`default_device`)."""
+    return Tensor(devices.move(array, device or _default.get()), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
@@ -77,25 +109,35 @@ def from_dlpack(source: Any) -> Tensor:
 # --- constants ----------------------------------------------------------------------------------------------
 
 
-def zeros(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of zeros."""
-    return Tensor(np.zeros(sizes(shape), as_dtype(dtype)), requires_grad)
+def zeros(
+    *shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
+    """A tensor of zeros, on ``device``."""
+    return _on(np.zeros(sizes(shape), as_dtype(dtype)), device, requires_grad)
 
 
-def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def ones(*shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor of ones."""
-    return Tensor(np.ones(sizes(shape), as_dtype(dtype)), requires_grad)
+    return _on(np.ones(sizes(shape), as_dtype(dtype)), device, requires_grad)
 
 
-def empty(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def empty(
+    *shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """A tensor of elements that are not set: whatever lay in the memory."""
-    return Tensor(np.empty(sizes(shape), as_dtype(dtype)), requires_grad)
+    return _on(np.empty(sizes(shape), as_dtype(dtype)), device, requires_grad)
 
 
-def full(shape: Sequence[int], value: Scalar, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    shape: Sequence[int],
+    value: Scalar,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """A tensor filled with ``value``; its dtype is that of the number (bool, int64 or float32) unless given."""
     kind = scalar_dtype(value) if dtype is None else as_dtype(dtype)
-    return Tensor(np.full(sizes(tuple(shape)), value, kind), requires_grad)
+    return _on(np.full(sizes(tuple(shape)), value, kind), device, requires_grad)
 
 
 def _like(t: Tensor, dtype: Any) -> np.dtype[Any]:
@@ -122,15 +164,17 @@ def empty_like(t: Tensor, dtype: Any = None, requires_grad: bool = False) -> Ten
     return Tensor(np.empty_like(t.data, _like(t, dtype)), requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int, m: int | None = None, dtype: Any = float32, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """The n x m matrix (n x n unless given) with ones on its diagonal."""
-    return Tensor(np.eye(n, m, dtype=as_dtype(dtype)), requires_grad)
+    return _on(np.eye(n, m, dtype=as_dtype(dtype)), device, requires_grad)
 
 
 # --- ranges -------------------------------------------------------------------------------------------------
 
 
-def arange(*args: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def arange(*args: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """``arange(end)``, ``arange(start, end)`` or ``arange(start, end, step)``: from start in steps to before end.
 
     int64 for whole numbers, float32 when one is a float, unless given.
@@ -151,17 +195,22 @@ def arange(*args: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor
     values = (
         np.arange(count) * step + start
     )  # counted in float64: numpy.arange would round the step to float32
-    return Tensor(values.astype(kind), requires_grad)
+    return _on(values.astype(kind), device, requires_grad)
 
 
 def linspace(
-    start: float, end: float, steps: int, dtype: Any = float32, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    dtype: Any = float32,
+    requires_grad: bool = False,
+    device: str | None = None,
 ) -> Tensor:
     """``steps`` numbers at even distances from ``start`` to ``end``, both included."""
     if steps < 0:
         raise ValueError(f"linspace: steps expects an int >= 0, got {steps}")
     values = np.linspace(start, end, steps)
-    return Tensor(values.astype(as_dtype(dtype)), requires_grad)
+    return _on(values.astype(as_dtype(dtype)), device, requires_grad)
 
 
 # --- random values, from the library's generator (minidl.manual_seed) ---------------------------------------
@@ -174,13 +223,17 @@ def _floating(op: str, dtype: Any) -> np.dtype[Any]:
     return kind
 
 
-def randn(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def randn(
+    *shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """Standard normal numbers from the library's generator (:func:`minidl.manual_seed`)."""
     kind = _floating("randn", dtype)
-    return Tensor(np.asarray(random.generator().standard_normal(sizes(shape))).astype(kind), requires_grad)
+    return _on(
+        np.asarray(random.generator().standard_normal(sizes(shape))).astype(kind), device, requires_grad
+    )
 
 
-def rand(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def rand(*shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """Uniform numbers in [0, 1) from the library's generator (:func:`minidl.manual_seed`)."""
     kind = _floating("rand", dtype)
     precision = np.float64 if kind == np.float64 else np.float32
@@ -188,28 +241,30 @@ def rand(*shape: Any, dtype: Any = float32, requires_grad: bool = False) -> Tens
     if kind.itemsize == 2:  # rounding to fewer digits must not reach 1
         bits = 2048 if kind.kind == "f" else 256
         values = np.floor(values * bits) / np.float32(bits)
-    return Tensor(values.astype(kind), requires_grad)
+    return _on(values.astype(kind), device, requires_grad)
 
 
 def randn_like(t: Tensor, dtype: Any = None) -> Tensor:
     """Standard normal numbers with the shape and (unless given) dtype of ``t``."""
-    return randn(*t.shape, dtype=_like(t, dtype))
+    return randn(*t.shape, dtype=_like(t, dtype), device=t.device)
 
 
 def rand_like(t: Tensor, dtype: Any = None) -> Tensor:
     """Uniform numbers in [0, 1) with the shape and (unless given) dtype of ``t``."""
-    return rand(*t.shape, dtype=_like(t, dtype))
+    return rand(*t.shape, dtype=_like(t, dtype), device=t.device)
 
 
-def randint(low: int, high: Any, size: Any = None, dtype: Any = int64) -> Tensor:
+def randint(low: int, high: Any, size: Any = None, dtype: Any = int64, device: str | None = None) -> Tensor:
     """Uniform whole numbers from ``low`` to before ``high``; ``randint(high, size)`` starts at 0."""
     if size is None:
         low, high, size = 0, low, high
     if not low < high:
         raise ValueError(f"randint: expects low < high, got {low} and {high}")
-    return Tensor(np.asarray(random.generator().integers(low, high, sizes((size,)))).astype(as_dtype(dtype)))
+    return _on(
+        np.asarray(random.generator().integers(low, high, sizes((size,)))).astype(as_dtype(dtype)), device
+    )
 
 
-def randperm(n: int, dtype: Any = int64) -> Tensor:
+def randperm(n: int, dtype: Any = int64, device: str | None = None) -> Tensor:
     """The numbers from 0 to before ``n`` in random order."""
-    return Tensor(random.generator().permutation(n).astype(as_dtype(dtype)))
+    return _on(random.generator().permutation(n).astype(as_dtype(dtype)), device)

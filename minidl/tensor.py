@@ -21,6 +21,7 @@ from minidl.autograd import hooks
 from minidl.autograd.hooks import GradientHook
 from minidl.conversions import Conversions
 from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
+from minidl.kernels import devices
 from minidl.methods import Methods
 from minidl.operators import Operators
 
@@ -57,6 +58,8 @@ def as_array(data: Any, dtype: Any) -> Array:
         data = data.data
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
+    elif devices.is_array(data):
+        array = data
     elif hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
         array = np.asarray(data, dtype=dtype)
     else:
@@ -124,7 +127,7 @@ class Tensor(Operators, Conversions, Methods):
     def _wrap(data: Array, node: Function | None = None) -> Tensor:
         """A tensor around an operator's result, without checks."""
         t = Tensor.__new__(Tensor)
-        t.data = data if isinstance(data, np.ndarray) else np.asarray(data)
+        t.data = np.asarray(data) if isinstance(data, np.generic) else data
         t.grad = None
         t._node = node
         t._version = [0, 0]
@@ -151,13 +154,13 @@ class Tensor(Operators, Conversions, Methods):
 
     @property
     def device(self) -> str:
-        """Where the array lives: ``"cpu"``."""
-        return "cpu"
+        """Where the array lives: ``"cpu"``, ``"cuda:0"``, ``"emulated"``."""
+        return devices.of(self.data).name
 
     @property
     def xp(self) -> Any:
-        """The array module of ``data`` (NumPy)."""
-        return np
+        """The array module of ``data``: NumPy, CuPy, or the emulated device's."""
+        return devices.module_of(self.data)
 
     @property
     def is_leaf(self) -> bool:
@@ -226,7 +229,7 @@ class Tensor(Operators, Conversions, Methods):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        array = np.asarray(self.data)
+        array = devices.host(self.data)
         if array.dtype.kind == "V":  # bfloat16, which NumPy would print without a point
             array = array.astype(np.float32)
         parts = [np.array2string(array, separator=", ", precision=4, threshold=1000, prefix="tensor(")]
@@ -234,6 +237,8 @@ class Tensor(Operators, Conversions, Methods):
             parts.append(f"size={self.shape}")
         if self.dtype not in (np.float32, np.int64, np.bool_):
             parts.append(f"dtype={self.dtype}")
+        if self.device != "cpu":
+            parts.append(f"device='{self.device}'")
         if self._node is not None:
             parts.append(f"grad_fn=<{self._node.name}>")
         elif self.requires_grad:
@@ -280,6 +285,8 @@ class Tensor(Operators, Conversions, Methods):
         """The array itself, not a copy. A tensor that requires a gradient must be detached first."""
         if self.requires_grad:
             raise RuntimeError("numpy: this tensor requires a gradient; use .detach().numpy()")
+        if not isinstance(self.data, np.ndarray):
+            raise TypeError(f"numpy: this tensor is on {self.device}; use .cpu().numpy()")
         return self.data
 
     def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray:
@@ -372,7 +379,7 @@ class Tensor(Operators, Conversions, Methods):
         self._version[0] += 1
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        _ops.setitem(self, _plain_index(index), value)
+        _ops.setitem(self, _plain_index(index, self.data), value)
 
     # --- methods whose arguments differ from those of the functions; all others: minidl.methods ---------------
 
@@ -399,7 +406,7 @@ class Tensor(Operators, Conversions, Methods):
         return _ops.reshape(self, other.shape)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _ops.getitem(self, _plain_index(index))
+        return _ops.getitem(self, _plain_index(index, self.data))
 
 
 class Parameter(Tensor):
@@ -431,10 +438,12 @@ def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(int(a) for a in args)
 
 
-def _plain_index(index: Any) -> Any:
-    """Tensors inside an index become arrays."""
+def _plain_index(index: Any, array: Array) -> Any:
+    """Tensors inside an index become arrays on the device of ``array``."""
     if isinstance(index, Tensor):
-        return index.data
+        index = index.data
     if isinstance(index, tuple):
-        return tuple(_plain_index(i) for i in index)
+        return tuple(_plain_index(i, array) for i in index)
+    if isinstance(index, np.ndarray) and not isinstance(array, np.ndarray):
+        return devices.like(index, array)
     return index

@@ -22,6 +22,7 @@ LAYERS = [
         "minidl.autograd",
         "minidl.random",
         "minidl.creation",
+        "minidl.cuda",
     },
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},

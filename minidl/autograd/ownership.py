@@ -39,7 +39,7 @@ def owned(entry: list[Any], connected: bool) -> Tensor:
     g: Tensor = entry.pop()
     if connected:
         return g if free else g.clone()
-    return Tensor._wrap(g.data if free else np.array(g.data, order="K"))
+    return Tensor._wrap(g.data if free else g.data.copy(order="K"))
 
 
 def _holders(entry: list[Any]) -> tuple[int, ...]:
@@ -57,6 +57,8 @@ def _holders(entry: list[Any]) -> tuple[int, ...]:
 
 
 def _is_alone(counts: tuple[int, ...], array: Any) -> bool:
+    if not isinstance(array, np.ndarray):  # of another device: views are copied
+        return counts == _alone[:2]
     expected = [*_alone[:2], *[_alone[2]] * (len(counts) - 2)]
     if list(counts) != expected or not array.flags.writeable:
         return False

@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     loader = DataLoader(
         dataset, arguments.batch_size or 64, transform=eval_transform(cfg), num_workers=arguments.workers
     )
+    model.to(arguments.device)
     if not arguments.no_fuse:
         model = minidl.fuse(model)
     result = evaluate(model, loader, splits.classes, reporter)

@@ -32,7 +32,9 @@ def number(
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="cpu", help="where to compute; this version knows 'cpu' (default)"
+        "--device",
+        default="cpu",
+        help="where to compute: cpu (default), cuda, cuda:1, or emulated (a graphics card played by the processor)",
     )
     parser.add_argument(
         "--threads", type=number(int, 1), metavar="N", help="threads of the kernels (default: all cores)"
@@ -50,9 +52,12 @@ def add_fuse(parser: argparse.ArgumentParser) -> None:
 def use_device(arguments: argparse.Namespace) -> None:
     """Act on --device and --threads."""
     if arguments.device != "cpu":
-        raise UsageError(
-            f"argument --device: {arguments.device!r} is not available, this version of minidl computes on 'cpu'"
-        )
+        from minidl.kernels import devices
+
+        try:
+            devices.place(arguments.device)
+        except (ValueError, ImportError, devices.DeviceError) as error:
+            raise UsageError(f"argument --device: {error}") from None
     if arguments.threads is not None:
         from minidl import kernels
 

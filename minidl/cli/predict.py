@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minidl.training import Predictor
     from minidl.training.reporting import printable
 
-    predictor = Predictor.load(arguments.checkpoint, fused=not arguments.no_fuse)
+    predictor = Predictor.load(arguments.checkpoint, fused=not arguments.no_fuse, device=arguments.device)
     failed = False
     results: list[dict[str, Any]] = []
     for path, outcome in predictor.predict_files(arguments.images):

@@ -121,7 +121,7 @@ def trunc_normal_(
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fills with one number."""
-    tensor.data[...] = val
+    tensor.data[...] = tensor.dtype.type(val)
     tensor.mark_changed()
     return tensor
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.autograd.mode import mode
+from minidl.kernels import devices
 from minidl.nn.state import load_tensors
 from minidl.ops.deferred import settle
 from minidl.tensor import Parameter, Tensor
@@ -213,7 +214,10 @@ class Module:
         The arrays are C-contiguous copies: what is done to them, or to the module later, leaves the other
         alone.
         """
-        return {name: np.array(tensor.data, order="C") for name, tensor in self._state_tensors().items()}
+        return {
+            name: np.array(devices.host(tensor.data), order="C")
+            for name, tensor in self._state_tensors().items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copies arrays into parameters and buffers by name; returns (missing names, unexpected names).
@@ -301,22 +305,46 @@ class Module:
         function(self)
         return self
 
-    # ---- dtype -----------------------------------------------------------------------------------
+    # ---- device and dtype -----------------------------------------------------------------------------------
 
-    def to(self, dtype: DTypeLike) -> Self:
-        """Converts floating parameters, gradients and buffers in place to float32 or float64."""
-        wanted = np.dtype(dtype)
+    def to(self, target: DTypeLike) -> Self:
+        """Moves parameters, gradients and buffers in place to a device ("cpu", "cuda", "cuda:1", "emulated"), or
+        converts those that are floating to float32 or float64.
+
+        Raises ImportError or DeviceError where the device is not there.
+        """
+        if devices.is_name(target):
+            name = devices.place(str(target)).name
+            self._replace_arrays(lambda array: devices.move(array, name))
+            return self
+        wanted = np.dtype(target)
         if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"{type(self).__name__}.to: dtype must be float32 or float64, got {wanted}")
-        for tensor in (*self.parameters(), *self.buffers()):
-            if np.issubdtype(tensor.dtype, np.floating) and tensor.dtype != wanted:
-                grad = tensor.grad
-                tensor.grad = None
-                tensor.data = tensor.data.astype(wanted)
-                tensor.mark_changed()
-                if grad is not None:
-                    tensor.grad = Tensor(grad.data.astype(wanted))
+        self._replace_arrays(
+            lambda array: array.astype(wanted) if np.issubdtype(array.dtype, np.floating) else array
+        )
         return self
+
+    def _replace_arrays(self, change: Callable[[Any], Any]) -> None:
+        """Puts change(array) in the place of the array of each parameter, its gradient, and each buffer."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            array = change(tensor.data)
+            if array is tensor.data or (array.dtype == tensor.dtype and type(array) is type(tensor.data)):
+                continue
+            grad = tensor.grad
+            tensor.grad = None
+            tensor.data = array
+            tensor.mark_changed()
+            if grad is not None:
+                tensor.grad = Tensor(change(grad.data))
+
+    def cuda(self, index: int = 0) -> Self:
+        """Moves it to a graphics card."""
+        return self.to(f"cuda:{index}")
+
+    def cpu(self) -> Self:
+        """Moves it to main memory."""
+        return self.to("cpu")
 
     def double(self) -> Self:
         return self.to(np.float64)

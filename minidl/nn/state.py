@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.autograd import no_grad
 from minidl.errors import MinidlError
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 __all__ = ["StateDictError", "load_tensors"]
@@ -71,7 +72,7 @@ def load_tensors(
     for name, tensor in tensors.items():
         if name in state:
             value = state[name]
-            array = value.data if isinstance(value, Tensor) else np.asarray(value)
+            array = devices.host(value.data) if isinstance(value, Tensor) else np.asarray(value)
             if array.shape != tensor.shape:
                 mismatched[name] = f"(shape {tensor.shape} expected, got {array.shape})"
                 continue

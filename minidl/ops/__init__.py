@@ -52,6 +52,7 @@ from minidl.ops.conv import (
     conv_transpose1d,
     conv_transpose2d,
 )
+from minidl.ops.device import to_device
 from minidl.ops.distance import (
     cosine_similarity,
     normalize,
@@ -312,7 +313,7 @@ __all__ = [
     "scaled_dot_product_attention", "scatter", "scatter_add", "select", "selu", "setitem", "sigmoid", "sign",
     "silu", "sin", "sinh", "smooth_l1_loss", "softmax", "softmin", "softplus", "softsign", "sort", "split",
     "sqrt", "square", "squeeze", "stack", "std", "stochastic_depth", "sub", "sub_", "sum", "sum_to",
-    "swapaxes", "take_along_dim", "tan", "tanh", "tile", "topk", "trace", "transpose", "tril",
+    "swapaxes", "take_along_dim", "tan", "tanh", "tile", "to_device", "topk", "trace", "transpose", "tril",
     "triplet_margin_loss", "triu", "trunc", "unbind", "unflatten", "unfold", "uniform_", "unique",
     "unsqueeze", "var", "where", "zero_",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, axes, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.elementwise import Sigmoid, erf, exp, mask, sigmoid, tanh, where
 from minidl.ops.movement import reshape
+from minidl.ops.promotion import fill
 from minidl.ops.reduce import softmax
 from minidl.ops.special import erf_array
 from minidl.tensor import Tensor
@@ -58,9 +59,9 @@ class ELU(Function):
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
         above = x.data > 0
-        low = where(above, Tensor._wrap(np.zeros((), x.dtype)), x)
+        low = where(above, fill(x, 0), x)
         slope = exp(low * self.rate) * (self.alpha * self.scale * self.rate)
-        return grad * where(above, Tensor._wrap(np.asarray(self.scale, x.dtype)), slope)
+        return grad * where(above, fill(x, self.scale), slope)
 
 
 class Hardtanh(Function):
@@ -89,7 +90,7 @@ class Hardswish(Function):
 
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
-        zero, one = (Tensor._wrap(np.asarray(v, x.dtype)) for v in (0.0, 1.0))
+        zero, one = (fill(x, v) for v in (0.0, 1.0))
         middle = x * (1 / 3) + 0.5
         return grad * where(x.data <= -3, zero, where(x.data < 3, middle, one))
 
@@ -124,7 +125,7 @@ class Softplus(Function):
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
         z = x * self.beta
-        one = Tensor._wrap(np.ones((), x.dtype))
+        one = fill(x, 1)
         return grad * where(z.data > self.threshold, one, sigmoid(z))
 
 
@@ -194,8 +195,8 @@ class GELU(Function):
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x above 0, ``negative_slope * x`` below (Maas et al. 2013)."""
     expect_floating("leaky_relu", "x", x)
-    one = np.ones((), x.dtype)
-    return mask(x, np.where(x.data > 0, one, (one * negative_slope).astype(x.dtype)))
+    kind = x.dtype.type
+    return mask(x, np.where(x.data > 0, kind(1), kind(negative_slope)).astype(x.dtype, copy=False))
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:

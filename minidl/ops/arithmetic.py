@@ -11,7 +11,7 @@ from minidl import kernels
 from minidl.autograd import Function
 from minidl.dtypes import is_floating
 from minidl.ops.deferred import Deferred, continued
-from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, result_type
+from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, fill, result_type
 from minidl.tensor import Tensor
 
 
@@ -202,7 +202,7 @@ class Clamp(Function):
 
     def backward(self, grad: Tensor) -> Tensor:
         (x,) = self.saved()
-        inside = np.ones(x.shape, bool)
+        inside = x.xp.ones(x.shape, bool)
         if self.low is not None:
             inside &= x.data >= x.dtype.type(self.low)
         if self.high is not None:
@@ -235,7 +235,7 @@ class Mask(Function):
 
 
 def _scalar(value: float, like: Tensor) -> Tensor:
-    return Tensor._wrap(np.asarray(value, like.dtype))
+    return fill(like, value)
 
 
 def _not_bool(op: str, a: Tensor) -> Tensor:
@@ -302,7 +302,8 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     Raises:
         TypeError: the condition is not bool, or one of a and b is missing.
     """
-    array = constant(condition)
+    near = next((t for t in (a, b, condition) if isinstance(t, Tensor)), None)
+    array = constant(condition, near)
     if a is None and b is None:
         return tuple([Tensor._wrap(i) for i in np.nonzero(array)])
     if a is None or b is None:

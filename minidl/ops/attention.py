@@ -12,6 +12,7 @@ from minidl.ops.dropout import dropout
 from minidl.ops.elementwise import where
 from minidl.ops.linear import matmul
 from minidl.ops.movement import expand, reshape, transpose
+from minidl.ops.promotion import beside, fill
 from minidl.ops.reduce import softmax
 from minidl.tensor import Tensor
 
@@ -27,7 +28,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Any, scale: float, op: s
     scores = matmul(query * scale, transpose(key, -1, -2))
     if mask is None:
         return softmax(scores, -1)
-    array = mask.data if isinstance(mask, Tensor) else np.asarray(mask)
+    array = beside(mask, scores)
     if array.dtype != np.bool_ and array.dtype != scores.dtype:
         raise TypeError(f"{op}: attn_mask expects dtype bool or {scores.dtype}, got {array.dtype}")
     try:
@@ -38,14 +39,14 @@ def attention_weights(query: Tensor, key: Tensor, mask: Any, scale: float, op: s
         ) from None
     if array.dtype == np.bool_:
         seen = array
-        scores = where(seen, scores, Tensor._wrap(np.asarray(-np.inf, scores.dtype)))
+        scores = where(seen, scores, fill(scores, -np.inf))
     else:
         seen = array != -np.inf
         scores = scores + (mask if isinstance(mask, Tensor) else Tensor._wrap(array))
     blind = ~seen.any(-1, keepdims=True)
     if not blind.any():
         return softmax(scores, -1)
-    zero = Tensor._wrap(np.zeros((), scores.dtype))
+    zero = fill(scores, 0)
     return where(blind, zero, softmax(where(blind, zero, scores), -1))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.ops._common import Array, constant, expect_floating, widened
 from minidl.ops.elementwise import mask
 from minidl.tensor import Tensor
@@ -38,13 +39,14 @@ class AddRows(Function):
         self.index, self.rows = index, rows
 
     def forward(self, grad: Array) -> Array:
-        wide = widened(grad)
-        table = np.zeros((self.rows, grad.shape[-1]), wide.dtype)
+        wide, xp = widened(grad), devices.module_of(grad)
+        table = xp.zeros((self.rows, grad.shape[-1]), wide.dtype)
         flat = self.index.reshape(-1)
         if grad.size:
             order = np.argsort(flat, kind="stable")
             ordered = flat[order]
-            starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            changes = xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]])
+            starts = xp.flatnonzero(changes)
             values = wide.reshape(flat.size, grad.shape[-1])[order]
             table[ordered[starts]] = np.add.reduceat(values, starts, 0)
         return table.astype(grad.dtype, copy=False)
@@ -77,7 +79,7 @@ def embedding(
     expect_floating(op, "weight", weight)
     if weight.ndim != 2:
         raise ValueError(f"{op}: weight expects shape (V, D), got {weight.shape}")
-    numbers = constant(index)
+    numbers = constant(index, weight)
     if numbers.dtype.kind not in "iu":
         raise TypeError(f"{op}: index expects integers, got {numbers.dtype}")
     rows = weight.shape[0]

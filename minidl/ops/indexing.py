@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
 from minidl.ops.movement import expand, fixed_index, getitem, permute
-from minidl.ops.promotion import as_tensor, cast, constant, result_type, widened
+from minidl.ops.promotion import as_tensor, beside, cast, constant, fill, result_type, widened
 from minidl.tensor import Tensor
 
 
 def _places(index: Array, dim: int) -> tuple[Array, ...]:
     """Full indices, one array for each dimension: ``index`` along ``dim``, its own place along the others."""
-    grid = np.ix_(*[np.arange(n) for n in index.shape])
-    return tuple(index if d == dim else grid[d] for d in range(index.ndim))
+    xp, ndim = devices.module_of(index), index.ndim
+    return tuple(
+        index if d == dim else xp.arange(n).reshape((-1,) + (1,) * (ndim - 1 - d))
+        for d, n in enumerate(index.shape)
+    )
 
 
 class Gather(Function):
@@ -42,7 +46,7 @@ class ScatterAdd(Function):
 
     def forward(self, x: Array) -> Array:
         values = widened(x)
-        out = np.zeros(self.shape, values.dtype)
+        out = devices.module_of(x).zeros(self.shape, values.dtype)
         np.add.at(out, _places(self.index, self.dim), values)
         return out.astype(x.dtype, copy=False)
 
@@ -50,8 +54,8 @@ class ScatterAdd(Function):
         return Gather(self.dim, self.index)(grad)
 
 
-def _index_of(op: str, index: Any) -> Array:
-    array = constant(index)
+def _index_of(op: str, index: Any, x: Tensor | None = None) -> Array:
+    array = constant(index, x)
     if array.size == 0 and array.dtype.kind == "f" and not isinstance(index, (Tensor, np.ndarray)):
         array = array.astype(np.int64)  # an empty list
     if array.dtype.kind not in "iu":
@@ -67,7 +71,7 @@ def _expect_inside(op: str, index: Array, size: int, along: int) -> None:
 
 def _checked(op: str, x: Tensor, dim: int, index: Any, source: Tensor | None) -> tuple[int, Array]:
     """The dimension and the index of a gather or scatter, checked against x."""
-    along, array = axis(op, dim, x.ndim), _index_of(op, index)
+    along, array = axis(op, dim, x.ndim), _index_of(op, index, x)
     if array.ndim != x.ndim:
         raise ValueError(f"{op}: index expects {x.ndim} dimensions as x has, got shape {array.shape}")
     if any(n > m for d, (n, m) in enumerate(zip(array.shape, x.shape, strict=True)) if d != along):
@@ -101,7 +105,7 @@ def gather(x: Tensor, dim: int, index: Any) -> Tensor:
 def take_along_dim(x: Tensor, index: Any, dim: int | None = None) -> Tensor:
     """As :func:`gather`, with x and index broadcast against each other beside ``dim``; flattened when ``dim`` is
     None."""
-    array = _index_of("take_along_dim", index)
+    array = _index_of("take_along_dim", index, x)
     if dim is None:
         return gather(x.flatten(), 0, array.reshape(-1))
     along = axis("take_along_dim", dim, x.ndim)
@@ -158,14 +162,14 @@ class Assign(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         gx = gv = None
         if self.needs_input_grad[0]:
-            gx = Assign(self.index)(grad, Tensor._wrap(np.zeros((), grad.dtype)))
+            gx = Assign(self.index)(grad, fill(grad, 0))
         if self.needs_input_grad[1]:
             gv = getitem(grad, self.index)
             # the element that was written last at its place is the one that is there
-            number = np.arange(gv.numel()).reshape(gv.shape)
-            last = np.zeros(grad.shape, np.int64)
+            number = grad.xp.arange(gv.numel()).reshape(gv.shape)
+            last = grad.xp.zeros(grad.shape, np.int64)
             last[self.index] = number
-            gv = where(last[self.index] == number, gv, Tensor._wrap(np.zeros((), grad.dtype)))
+            gv = where(last[self.index] == number, gv, fill(grad, 0))
             extra = len(self.v_shape) - gv.ndim
             if extra > 0:  # NumPy drops leading dimensions of size 1 from the value
                 gv = gv.reshape(*(1,) * extra, *gv.shape)
@@ -178,7 +182,7 @@ def assign(x: Tensor, index: Any, value: Tensor) -> Tensor:
 
     Where an index occurs several times the last one in row order wins, and the gradient is its alone.
     """
-    return Assign(fixed_index(index))(x, value)
+    return Assign(fixed_index(index, x))(x, value)
 
 
 def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
@@ -187,7 +191,7 @@ def index_select(x: Tensor, dim: int, index: Any) -> Tensor:
     Raises:
         IndexError: a number is negative or too large.
     """
-    along, array = axis("index_select", dim, x.ndim), _index_of("index_select", index)
+    along, array = axis("index_select", dim, x.ndim), _index_of("index_select", index, x)
     if array.ndim > 1:
         raise ValueError(f"index_select: index expects 1 dimension, got shape {array.shape}")
     _expect_inside("index_select", array, x.shape[along] if x.ndim else 1, along)
@@ -210,7 +214,7 @@ def masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
 
 def masked_select(x: Tensor, mask: Any) -> Tensor:
     """The elements of x where the bool ``mask`` holds, as one dimension; the two broadcast."""
-    array = constant(mask)
+    array = constant(mask, x)
     if array.dtype != np.bool_:
         raise TypeError(f"masked_select: mask expects dtype bool, got {array.dtype}")
     shape = np.broadcast_shapes(x.shape, array.shape)
@@ -232,7 +236,7 @@ def one_hot(labels: Any, num_classes: int = -1) -> Tensor:
         raise ValueError(f"one_hot: num_classes expects at least 1, or -1, got {num_classes}")
     if array.size and (array.min() < 0 or array.max() >= classes):
         raise ValueError(f"one_hot: labels lie outside of [0, {classes})")
-    return Tensor._wrap((array[..., None] == np.arange(classes)).astype(np.int64))
+    return Tensor._wrap((array[..., None] == devices.module_of(array).arange(classes)).astype(np.int64))
 
 
 def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
@@ -256,7 +260,7 @@ def unique(
     values, inverse, counts = np.unique(x.data, return_inverse=True, return_counts=True, axis=along)
     inverse = inverse.reshape(x.shape if along is None else (-1,))
     found = [values, *([inverse] if return_inverse else []), *([counts] if return_counts else [])]
-    tensors = tuple([Tensor._wrap(np.asarray(a)) for a in found])
+    tensors = tuple([Tensor._wrap(a) for a in found])
     return tensors if len(tensors) > 1 else tensors[0]
 
 
@@ -267,7 +271,7 @@ def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor
         raise ValueError(f"diagonal: dim1 and dim2 expect two dimensions of {x.shape}, got {dim1} and {dim2}")
     rest = [d for d in range(x.ndim) if d not in (a, b)]
     first, second = max(-offset, 0), max(offset, 0)
-    number = np.arange(max(min(x.shape[a] - first, x.shape[b] - second), 0))
+    number = x.xp.arange(max(min(x.shape[a] - first, x.shape[b] - second), 0))
     return getitem(permute(x, (*rest, a, b)), (..., number + first, number + second))
 
 
@@ -283,7 +287,7 @@ def _triangle(op: str, x: Tensor, diagonal: int, lower: bool) -> Tensor:
         raise ValueError(f"{op}: expects at least 2 dimensions, got shape {x.shape}")
     rows, columns = np.ogrid[: x.shape[-2], : x.shape[-1]]
     keep = columns - rows <= diagonal if lower else columns - rows >= diagonal
-    return where(keep, x, Tensor._wrap(np.zeros((), x.dtype)))
+    return where(beside(keep, x), x, fill(x, 0))
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:

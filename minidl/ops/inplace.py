@@ -21,6 +21,7 @@ from minidl.autograd.hooks import move_retained
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
 from minidl.ops.deferred import Deferred, add_in_place, settle
+from minidl.ops.device import to_device
 from minidl.ops.indexing import assign, masked_fill
 from minidl.ops.movement import expand, two_steps
 from minidl.ops.promotion import as_tensor, cast
@@ -33,7 +34,7 @@ def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **op
     recorded = autograd.is_grad_enabled() and any(
         isinstance(a, Tensor) and a.requires_grad for a in (x, *args, *options.values())
     )
-    if not x.data.flags.writeable:
+    if isinstance(x.data, np.ndarray) and not x.data.flags.writeable:
         raise RuntimeError(
             f"{op}: the memory of this tensor is read-only (an expanded view?); use .clone() first"
         )
@@ -131,7 +132,7 @@ def copy_(x: Tensor, source: Any) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
-    t = as_tensor(source, x)
+    t = to_device(as_tensor(source, x), x.device)
     extra = t.ndim - x.ndim
     if extra > 0 or any(
         n not in (1, m) for n, m in zip(t.shape, x.shape[-t.ndim :] if t.ndim else (), strict=True)
@@ -169,14 +170,14 @@ def setitem(x: Tensor, index: Any, value: Any) -> Tensor:
     Where the index names an element several times the last value wins, and the gradient is its alone.
     """
     settle()
-    t = cast(as_tensor(value, x), x.dtype)
+    t = to_device(cast(as_tensor(value, x), x.dtype), x.device)
     recorded = autograd.is_grad_enabled() and (x.requires_grad or t.requires_grad)
     steps = two_steps(index, x.ndim)
     if recorded:
         if steps is not None:
-            index = np.unravel_index(np.arange(x.numel()).reshape(x.shape)[steps[0]][steps[1]], x.shape)
+            index = x.xp.unravel_index(x.xp.arange(x.numel()).reshape(x.shape)[steps[0]][steps[1]], x.shape)
         return _write("setitem", x, assign, index, t)
-    if not x.data.flags.writeable:
+    if isinstance(x.data, np.ndarray) and not x.data.flags.writeable:
         raise RuntimeError(
             "setitem: the memory of this tensor is read-only (an expanded view?); use .clone() first"
         )

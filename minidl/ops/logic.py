@@ -51,7 +51,7 @@ def equal(a: Tensor, b: Tensor) -> bool:
 def isclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether |a - b| <= atol + rtol * |b|, elementwise."""
     x, y = both(a, b)
-    return Tensor._wrap(np.asarray(np.isclose(x.data, y.data, rtol, atol, equal_nan)))
+    return Tensor._wrap(np.isclose(x.data, y.data, rtol, atol, equal_nan))
 
 
 def allclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
@@ -69,7 +69,7 @@ def logical(ufunc: Callable[..., Array], a: Any, b: Any = None) -> Tensor:
     for t in operands:
         if is_floating(t.data.dtype):
             raise TypeError(f"{ufunc.__name__}: expects bool or integer tensors, got dtype {t.dtype}")
-    return Tensor._wrap(np.asarray(ufunc(*[t.data for t in operands])))
+    return Tensor._wrap(ufunc(*[t.data for t in operands]))
 
 
 def logical_and(a: Any, b: Any) -> Tensor:

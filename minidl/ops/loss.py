@@ -11,6 +11,7 @@ from minidl.autograd import Function, is_grad_enabled
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
 from minidl.ops.losses import expect_constant, soft_cross_entropy
 from minidl.ops.movement import permute, reshape, unsqueeze
+from minidl.ops.promotion import beside
 from minidl.ops.reduce import softmax, sum
 from minidl.tensor import Tensor
 
@@ -44,9 +45,10 @@ class SoftmaxCrossEntropy(Function):
         target, weight, ignore_index, smoothing = self.options
         m, c = logits.shape
         kept = target != ignore_index
-        w = np.ones(c, logits.dtype) if weight is None else weight
-        q = np.zeros((m, c), logits.dtype)
-        rows = np.flatnonzero(kept)
+        xp = logits.xp
+        w = xp.ones(c, logits.dtype) if weight is None else weight
+        q = xp.zeros((m, c), logits.dtype)
+        rows = xp.flatnonzero(kept)
         q[rows, target[rows]] = (1 - smoothing) * w[target[rows]]
         q += kept[:, None] * (smoothing / c) * w
         return q.astype(logits.dtype, copy=False)
@@ -79,7 +81,7 @@ def cross_entropy(
         lifted = target[None] if isinstance(target, Tensor) else np.asarray(target)[None]
         loss = cross_entropy(unsqueeze(logits, 0), lifted, weight, ignore_index, reduction, label_smoothing)
         return reshape(loss, ()) if loss.ndim else loss
-    labels = np.asarray(target.data if isinstance(target, Tensor) else target)
+    labels = beside(target, logits)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: reduction expects 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
@@ -100,7 +102,7 @@ def cross_entropy(
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
     expect_constant(op, "weight", weight)
-    flat = np.array(labels, np.int64, order="C").reshape(-1)  # backward reads it: not the caller's array
+    flat = labels.astype(np.int64, order="C").reshape(-1)  # backward reads it: not the caller's array
     wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
     if wrong.any():
         raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")

@@ -16,6 +16,7 @@ from minidl.ops.activations import logsigmoid
 from minidl.ops.distance import pairwise_distance
 from minidl.ops.elementwise import clamp, exp, log, mask, maximum, relu, sqrt, where
 from minidl.ops.movement import getitem, reshape
+from minidl.ops.promotion import beside, fill
 from minidl.ops.reduce import log_softmax, mean, sum
 from minidl.tensor import Tensor
 
@@ -50,7 +51,7 @@ def reduced(op: str, loss: Tensor, reduction: str) -> Tensor:
 
 def _target(op: str, x: Tensor, target: Any, name: str = "target") -> Tensor:
     """The target as a tensor of the shape and dtype of x."""
-    t = target if isinstance(target, Tensor) else Tensor(np.asarray(target, x.dtype))
+    t = target if isinstance(target, Tensor) else Tensor(beside(np.asarray(target, x.dtype), x))
     expect_floating(op, "x", x)
     expect_same_dtype(op, x, **{name: t})
     if t.shape != x.shape:
@@ -68,12 +69,12 @@ def expect_constant(op: str, name: str, t: Tensor | None) -> None:
         raise RuntimeError(f"{op}: {name} requires a gradient but is a constant here; use {name}.detach()")
 
 
-def _signs(op: str, target: Any, shape: tuple[int, ...]) -> Array:
+def _signs(op: str, target: Any, shape: tuple[int, ...], x: Tensor) -> Array:
     """An array of 1 and -1 as booleans."""
-    t = np.asarray(target.data if isinstance(target, Tensor) else target)
+    t = beside(target, x)
     if t.shape != shape:
         raise ValueError(f"{op}: target expects shape {shape}, got {t.shape}")
-    if not np.isin(t, (1, -1)).all():
+    if not ((t == 1) | (t == -1)).all():
         raise ValueError(f"{op}: target expects 1 and -1, got other values")
     return t == 1
 
@@ -211,7 +212,7 @@ def nll_loss(
     """
     op = "nll_loss"
     expect_floating(op, "x", x)
-    labels = np.asarray(target.data if isinstance(target, Tensor) else target)
+    labels = beside(target, x)
     if x.ndim == 0 or labels.shape != (x.shape[:1] if x.ndim > 1 else ()) + x.shape[2:]:
         raise ValueError(
             f"{op}: x of shape {x.shape} expects a target of that shape without C, got {labels.shape}"
@@ -236,10 +237,11 @@ def nll_loss(
     factor = kept.astype(x.dtype)
     if weight is not None:
         factor = factor * weight.data[safe]
-    places: Any = np.indices(labels.shape, sparse=True)
+    rank = labels.ndim
+    places = [x.xp.arange(n).reshape((-1,) + (1,) * (rank - 1 - d)) for d, n in enumerate(labels.shape)]
     picked = getitem(x, (places[0], safe, *places[1:]))
     # where, not a product: an ignored log-probability may be -inf
-    zero = Tensor._wrap(np.zeros((), x.dtype))
+    zero = fill(x, 0)
     loss = mask(where(kept, -picked, zero), factor)
     if single and reduction == "none":
         return reshape(loss, ())
@@ -280,7 +282,7 @@ def kl_div(x: Tensor, target: Any, reduction: str = "mean", log_target: bool = F
     if log_target:
         loss = exp(t) * (t - x)
     else:
-        one = Tensor._wrap(np.ones((), t.dtype))
+        one = fill(t, 1)
         loss = t * (log(where(t.data > 0, t, one)) - x)
     if reduction == "batchmean":
         return sum(loss) / (x.shape[0] if x.ndim else 1)
@@ -302,7 +304,7 @@ def cosine_embedding_loss(
     _target(op, x1, x2, "x2")
     if x1.ndim not in (1, 2):
         raise ValueError(f"{op}: x1 expects shape (N, D) or (D,), got {x1.shape}")
-    same = _signs(op, target, x1.shape[:-1])
+    same = _signs(op, target, x1.shape[:-1], x1)
     lengths = (sum(x1 * x1, -1) + 1e-12) * (sum(x2 * x2, -1) + 1e-12)
     cos = sum(x1 * x2, -1) / sqrt(lengths)
     return reduced(op, where(same, 1 - cos, relu(cos - margin)), reduction)
@@ -345,7 +347,7 @@ def hinge_embedding_loss(x: Tensor, target: Any, margin: float = 1.0, reduction:
     ``torch.nn.functional.hinge_embedding_loss``."""
     op = "hinge_embedding_loss"
     expect_floating(op, "x", x)
-    return reduced(op, where(_signs(op, target, x.shape), x, relu(margin - x)), reduction)
+    return reduced(op, where(_signs(op, target, x.shape, x), x, relu(margin - x)), reduction)
 
 
 @in_float32
@@ -356,5 +358,5 @@ def margin_ranking_loss(
     above x2, -1 below."""
     op = "margin_ranking_loss"
     d = x1 - _target(op, x1, x2, "x2")
-    first = _signs(op, target, x1.shape)
+    first = _signs(op, target, x1.shape, x1)
     return reduced(op, relu(where(first, -d, d) + margin), reduction)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.ops._common import Array, axes, axis
 from minidl.ops.promotion import cast, constant, result_type, widened
 from minidl.tensor import Tensor
@@ -98,7 +99,7 @@ class Put(Function):
         once = _is_basic(self.index)
         values = x if once else widened(x)
         out = (
-            np.zeros(self.shape, values.dtype)
+            devices.module_of(x).zeros(self.shape, values.dtype)
             if x.ndim != len(self.shape)
             else _zeros_like_layout(values, self.shape)
         )
@@ -252,23 +253,21 @@ def two_steps(index: Any, ndim: int) -> tuple[Any, Any] | None:
     stands between them. Taking the numbers first leaves it where it is.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
+    arrays = [p for p in parts if _is_list(p)]
     if not arrays or not any(isinstance(p, (int, np.integer)) and not isinstance(p, bool) for p in parts):
         return None
     first: list[Any] = []
     second: list[Any] = []
     for p in parts:
-        if isinstance(p, (np.ndarray, list)):
-            array = np.asarray(p)
+        if _is_list(p):
+            array = np.asarray(p) if isinstance(p, list) else p
             first += [slice(None)] * (array.ndim if array.dtype == np.bool_ else 1)
             second.append(p)
         else:
             first.append(p)
             if p is Ellipsis:
                 used = [
-                    np.asarray(q).ndim if _is_mask(q) else 1
-                    for q in parts
-                    if q is not None and q is not Ellipsis
+                    np.ndim(q) if _is_mask(q) else 1 for q in parts if q is not None and q is not Ellipsis
                 ]
                 second += [slice(None)] * (ndim - sum(used))
             elif not isinstance(p, (int, np.integer)):
@@ -277,14 +276,21 @@ def two_steps(index: Any, ndim: int) -> tuple[Any, Any] | None:
 
 
 def _is_mask(part: Any) -> bool:
-    return isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype == np.bool_
+    if isinstance(part, list):
+        part = np.asarray(part)
+    return _is_list(part) and part.dtype == np.bool_
 
 
-def fixed_index(index: Any) -> Any:
-    """The index with arrays and lists of its own, see :func:`.promotion.constant`."""
+def fixed_index(index: Any, x: Tensor) -> Any:
+    """The index with arrays and lists of its own on the device of x, see :func:`.promotion.constant`."""
     if isinstance(index, tuple):
-        return tuple([fixed_index(part) for part in index])
-    return constant(index) if isinstance(index, np.ndarray) or (isinstance(index, list) and index) else index
+        return tuple([fixed_index(part, x) for part in index])
+    return constant(index, x) if _is_list(index) and (not isinstance(index, list) or index) else index
+
+
+def _is_list(part: Any) -> bool:
+    """An array of any device, or a list."""
+    return isinstance(part, (np.ndarray, list)) or devices.is_array(part)
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
@@ -295,7 +301,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     steps = two_steps(index, x.ndim)
     if steps is not None:
         return getitem(getitem(x, steps[0]), steps[1])
-    return view_of(GetItem(fixed_index(index))(x), x)
+    return view_of(GetItem(fixed_index(index, x))(x), x)
 
 
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:

@@ -56,7 +56,7 @@ class BatchNorm(Function):
             np.moveaxis(x.data, 1, -1),
             self.mean,
             self.rstd,
-            np.ones(x.shape[1], x.dtype) if weight is None else weight.data,
+            x.xp.ones(x.shape[1], x.dtype) if weight is None else weight.data,
             np.moveaxis(self._output, 1, -1) if self.relu else None,
             self.training,
             needs[0],

@@ -12,6 +12,7 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, Pad2d, Pair, nchw, nhwc, pad2d, pair
 from minidl.ops._windows import with_batch, without_batch
 from minidl.ops.elementwise import mask
+from minidl.ops.promotion import beside
 from minidl.tensor import Tensor
 
 Window = tuple[Pair, Pair, Pad2d, Pair]
@@ -265,7 +266,7 @@ def avg_pool2d(
     )
     scale = (rows[:, None] * columns / divisor_override).astype(x.dtype)
     y = AvgPool2d(kernel, strides, pads, out_hw, True)(x)
-    return without_batch(mask(y, np.broadcast_to(scale, y.shape)), single)
+    return without_batch(mask(y, np.broadcast_to(beside(scale, y), y.shape)), single)
 
 
 def _adaptive(op: str, x: Tensor, output_size: Any) -> tuple[Tensor, bool, Pair]:
@@ -321,7 +322,7 @@ def max_unpool2d(
     kernel = pair(op, "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair(op, "stride", stride, 1)
     pads = pair(op, "padding", padding, 0)
-    index = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    index = beside(indices, x)
     index = index[None] if single and index.ndim == 3 else index
     if index.shape != x.shape or index.dtype.kind not in "iu":
         raise ValueError(
@@ -334,7 +335,7 @@ def max_unpool2d(
         raise ValueError(f"{op}: output_size expects {tuple(default)} give or take a stride, got {out_hw}")
     if index.size and (index.min() < 0 or index.max() >= out_hw[0] * out_hw[1]):
         raise ValueError(f"{op}: indices expects values in [0, {out_hw[0] * out_hw[1]}), got some outside")
-    places = np.ascontiguousarray(nhwc(index)).astype(np.int32)
+    places = nhwc(index).astype(np.int32, order="C")
     return without_batch(MaxPoolScatter(places, out_hw, None)(_last_wins(x, places, out_hw)), single)
 
 
@@ -342,8 +343,9 @@ def _last_wins(x: Tensor, places: Array, out_hw: Pair) -> Tensor:
     """x with zeros for elements whose place a later element takes, so that adding is assigning."""
     n, h, w, c = places.shape
     flat = places.reshape(n, h * w, c)
-    order = np.broadcast_to(np.arange(h * w)[:, None], flat.shape)
-    owner = np.full((n, out_hw[0] * out_hw[1], c), -1)
-    np.put_along_axis(owner, flat, order, 1)
+    xp = x.xp
+    order = xp.broadcast_to(xp.arange(h * w)[:, None], flat.shape)
+    owner = xp.full((n, out_hw[0] * out_hw[1], c), -1)
+    xp.put_along_axis(owner, flat, order, 1)
     wins = np.take_along_axis(owner, flat, 1) == order
     return x if wins.all() else mask(x, nchw(wins.reshape(n, h, w, c)).astype(x.dtype))

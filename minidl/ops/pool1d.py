@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minidl.ops._windows import along_width, as_image, as_signal, one, pad1d, with_batch, without_batch
 from minidl.ops.pool import adaptive_avg_pool2d as _adaptive_avg_pool2d
 from minidl.ops.pool import adaptive_max_pool2d as _adaptive_max_pool2d
 from minidl.ops.pool import avg_pool2d as _avg_pool2d
 from minidl.ops.pool import max_pool2d as _max_pool2d
 from minidl.ops.pool import max_unpool2d as _max_unpool2d
+from minidl.ops.promotion import beside
 from minidl.tensor import Tensor
 
 __all__ = ["adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "max_pool1d", "max_unpool1d"]
@@ -91,7 +90,7 @@ def max_unpool1d(
     ``torch.nn.functional.max_unpool1d``; see :func:`max_unpool2d`."""
     op = "max_unpool1d"
     x, single = with_batch(op, x, 3)
-    index = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    index = beside(indices, x)
     index = index[None] if single and index.ndim == 2 else index
     if index.shape != x.shape:
         raise ValueError(f"{op}: indices expects shape {x.shape}, got {index.shape}")

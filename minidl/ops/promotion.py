@@ -19,6 +19,7 @@ from minidl.dtypes import (
     result_of,
     scalar_dtype,
 )
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 Array = Any
@@ -78,8 +79,16 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
         dtype = like.data.dtype
         if dtype.kind in "iub":
             dtype = result_of((), (dtype,), (scalar_dtype(value),))
-        return Tensor._wrap(np.asarray(value, dtype))
+        return fill(like, value, dtype=dtype)
     return Tensor(value)
+
+
+def fill(x: Tensor, value: Any, shape: tuple[int, ...] = (), dtype: Any = None) -> Tensor:
+    """One value in a shape, on the device of x and in its dtype unless another is given."""
+    dtype = x.data.dtype if dtype is None else dtype
+    if not shape and isinstance(x.data, np.ndarray):
+        return Tensor._wrap(np.asarray(value, dtype))  # the quick way for what is done most
+    return Tensor._wrap(x.xp.full(shape, value, dtype))
 
 
 def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -91,6 +100,8 @@ def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     else:
         a = as_tensor(a)
         b = as_tensor(b, a)
+    if type(a.data) is not type(b.data):
+        a, b = _together(a, b)
     da, db = a.data.dtype, b.data.dtype
     if da == db:
         return a, b
@@ -106,10 +117,44 @@ def widened(x: Array) -> Array:
     return x.astype(float32) if is_half(x.dtype) else x
 
 
-def constant(values: Any) -> Array:
+def _together(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors on one device: one without dimensions follows the other, as in PyTorch.
+
+    Raises:
+        ValueError: both have dimensions and lie on two devices.
+    """
+    from minidl.ops.device import to_device
+
+    if a.device == b.device:
+        return a, b
+    if b.data.ndim == 0:
+        return a, to_device(b, a.device)
+    if a.data.ndim == 0:
+        return to_device(a, b.device), b
+    raise ValueError(
+        f"operands on two devices: shape {a.shape} on {a.device}, shape {b.shape} on {b.device}; "
+        f"move one with .to({a.device!r})"
+    )
+
+
+def beside(values: Any, x: Tensor) -> Array:
+    """The array in ``values`` (a tensor, an array or a list) on the device of x: a copy if it lies elsewhere."""
+    array = values.data if isinstance(values, Tensor) else values
+    if isinstance(x.data, np.ndarray):
+        return devices.host(array) if devices.is_array(array) else np.asarray(array)
+    return devices.move(array if devices.is_array(array) else np.asarray(array), x.device)
+
+
+def constant(values: Any, x: Tensor | None = None) -> Array:
     """The array of an index, a mask or labels, which backward reads again: a copy while operators are recorded, so that
-    the caller may write to its own. The copy is read-only, and is not copied again."""
-    array = values.data if isinstance(values, Tensor) else np.asarray(values)
+    the caller may write to its own. The copy is read-only, and is not copied again. With x it lies on the device of x.
+    """
+    array = values.data if isinstance(values, Tensor) else values
+    if x is not None and not isinstance(x.data, np.ndarray):
+        array = beside(array, x)
+    if devices.is_array(array):  # CuPy's arrays cannot be made read-only
+        return array.copy() if autograd.is_grad_enabled() else array
+    array = np.asarray(array)
     own = array.flags.owndata and not array.flags.writeable
     if own or not autograd.is_grad_enabled():
         return array

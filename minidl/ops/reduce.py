@@ -10,10 +10,11 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.dtypes import accumulation_dtype, is_floating, is_half
+from minidl.kernels import devices
 from minidl.ops._common import Array, axes, axis, expect_floating
 from minidl.ops.arithmetic import abs, div, pow, where
 from minidl.ops.movement import cat, expand, narrow, reshape
-from minidl.ops.promotion import cast, floating, in_float32
+from minidl.ops.promotion import cast, fill, floating, in_float32
 from minidl.ops.unary import exp, log, sqrt
 from minidl.tensor import Tensor
 
@@ -36,7 +37,8 @@ class Sum(Function):
             x, half = x.astype(np.float32), x.dtype
             with np.errstate(over="ignore"):
                 return x.sum(self.dims, keepdims=True).astype(half)
-        return np.asarray(x.sum(self.dims, keepdims=True, dtype=wide), x.dtype if floats else np.int64)
+        total = x.sum(self.dims, keepdims=True, dtype=wide)
+        return total.astype(x.dtype if floats else np.int64, copy=False)
 
     def backward(self, grad: Tensor) -> Tensor:
         return expand(grad, self.shape)
@@ -174,12 +176,22 @@ def std(
     return _root(var(x, dim, correction, keepdim, unbiased=unbiased), 2)
 
 
+def _peak(x: Array, dims: Any) -> Array:
+    """The maximum over ``dims``, -inf of nothing."""
+    if isinstance(x, np.ndarray):
+        return x.max(dims, keepdims=True, initial=-np.inf)
+    kept = (dims,) if isinstance(dims, int) else dims  # CuPy has no ``initial``
+    empty = 0 in [x.shape[d] for d in kept]
+    shape = tuple(1 if d in [k % x.ndim for k in kept] else n for d, n in enumerate(x.shape))
+    return devices.module_of(x).full(shape, -np.inf, x.dtype) if empty else x.max(dims, keepdims=True)
+
+
 @in_float32
 def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over ``dim``, each slice shifted by its own maximum; -inf over nothing."""
     x = floating(x)
     dims = axes("logsumexp", dim, x.ndim)
-    peak = x.data.max(dims, keepdims=True, initial=-np.inf)
+    peak = _peak(x.data, dims)
     shift = Tensor._wrap(np.where(np.isfinite(peak), peak, 0).astype(x.dtype))
     y = log(sum(exp(x - shift), dims, keepdim=True)) + shift
     return squeeze_dims(y, dims, keepdim)
@@ -210,9 +222,9 @@ def norm(x: Tensor, p: float | str = 2.0, dim: Dim = None, keepdim: bool = False
 def _root(total: Tensor, p: float) -> Tensor:
     """total ** (1 / p) for totals >= 0. The root has an infinite slope at 0: there the gradient is 0."""
     zero = total.data == 0
-    positive = where(zero, Tensor._wrap(np.ones((), total.dtype)), total)
+    positive = where(zero, fill(total, 1), total)
     root = sqrt(positive) if p == 2 else pow(positive, 1.0 / p)
-    return where(zero, Tensor._wrap(np.zeros((), total.dtype)), root) if zero.any() else root
+    return where(zero, fill(total, 0), root) if zero.any() else root
 
 
 # --- products -----------------------------------------------------------------------------------------------
@@ -306,9 +318,9 @@ def _arg(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     along = None if dim is None else axis(op, dim, x.ndim)
     expect_elements(op, x, dim)
     if x.ndim == 0:
-        return Tensor._wrap(np.zeros((), np.int64))
+        return fill(x, 0, dtype=np.int64)
     find = np.argmax if op == "argmax" else np.argmin
-    return Tensor._wrap(np.asarray(find(x.data, along, keepdims=keepdim), np.int64))
+    return Tensor._wrap(find(x.data, along, keepdims=keepdim).astype(np.int64))
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -325,12 +337,12 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether some element over ``dim`` is not 0, as bool. Not differentiable."""
-    return Tensor._wrap(np.asarray((x.data != 0).any(axes("any", dim, x.ndim), keepdims=keepdim)))
+    return Tensor._wrap((x.data != 0).any(axes("any", dim, x.ndim), keepdims=keepdim))
 
 
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether no element over ``dim`` is 0, as bool. Not differentiable."""
-    return Tensor._wrap(np.asarray((x.data != 0).all(axes("all", dim, x.ndim), keepdims=keepdim)))
+    return Tensor._wrap((x.data != 0).all(axes("all", dim, x.ndim), keepdims=keepdim))
 
 
 def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
@@ -351,7 +363,7 @@ class Softmax(Function):
 
     def forward(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):  # a slice of -inf alone is NaN
-            e = np.exp(x - x.max(self.dim, keepdims=True, initial=-np.inf))
+            e = np.exp(x - _peak(x, self.dim))
             e /= e.sum(self.dim, keepdims=True)
         return e
 
@@ -371,7 +383,7 @@ class LogSoftmax(Function):
 
     def forward(self, x: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            shifted = x - x.max(self.dim, keepdims=True, initial=-np.inf)
+            shifted = x - _peak(x, self.dim)
             return shifted - np.log(np.exp(shifted).sum(self.dim, keepdims=True))
 
     def backward(self, grad: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from minidl.ops._windows import one
 from minidl.ops.movement import permute, reshape
 from minidl.ops.pool import adaptive_avg_pool2d
 from minidl.ops.pool1d import adaptive_avg_pool1d
+from minidl.ops.promotion import beside
 from minidl.tensor import Tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
@@ -180,7 +181,8 @@ def interpolate(
     for axis, (out, factor) in enumerate(plan, 2):
         if out == x.shape[axis] and (factor in (None, 1.0) or antialias or mode in ("linear", "bilinear")):
             continue  # nothing moves along this axis; with an odd factor that is PyTorch's choice
-        x = Resample(axis, *taps(x.shape[axis], out, mode, bool(align_corners), factor))(x)
+        index, weight = taps(x.shape[axis], out, mode, bool(align_corners), factor)
+        x = Resample(axis, beside(index, x), beside(weight, x))(x)
     return x
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.ops._common import Array, axes, axis
 from minidl.ops.movement import expand, getitem, narrow, permute, reshape, unsqueeze
 from minidl.tensor import Tensor
@@ -46,7 +47,7 @@ class Contiguous(Function):
     """A copy whose elements lie in memory in the order of their indices."""
 
     def forward(self, x: Array) -> Array:
-        return np.array(x, order="C")
+        return x.copy(order="C")
 
     def backward(self, grad: Tensor) -> Tensor:
         return grad
@@ -124,7 +125,7 @@ def repeat_interleave(x: Tensor, repeats: Any, dim: int | None = None) -> Tensor
     if dim is None:
         return repeat_interleave(x.flatten(), repeats, 0)
     along = axis("repeat_interleave", dim, x.ndim)
-    counts = repeats.data if isinstance(repeats, Tensor) else np.asarray(repeats)
+    counts = devices.host(repeats.data) if isinstance(repeats, Tensor) else np.asarray(repeats)
     if (
         counts.dtype.kind not in "iu"
         or (counts < 0).any()

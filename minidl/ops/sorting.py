@@ -31,7 +31,7 @@ def _order(x: Array, dim: int, descending: bool) -> Array:
 
 
 def _picked(x: Tensor, dim: int, indices: Array) -> Ordered:
-    index = np.ascontiguousarray(indices, np.int64)
+    index = indices.astype(np.int64, order="C", copy=False)
     return Ordered(gather(x, dim, index), Tensor._wrap(index))
 
 
@@ -53,7 +53,7 @@ def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = T
     along = axis("argsort", dim, x.ndim)
     if x.ndim == 0:
         return Tensor._wrap(np.zeros((), np.int64))
-    return Tensor._wrap(np.ascontiguousarray(_order(x.data, along, descending), np.int64))
+    return Tensor._wrap(_order(x.data, along, descending).astype(np.int64, order="C", copy=False))
 
 
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Ordered:

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.autograd import Function
 from minidl.ops.arithmetic import quiet, where
-from minidl.ops.promotion import Array, both, floating
+from minidl.ops.promotion import Array, both, fill, floating
 from minidl.ops.special import erf_array
 from minidl.tensor import Tensor
 
@@ -227,7 +227,7 @@ class Atan2(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         y, x = self.saved()
         square = x * x + y * y
-        scaled = grad / where(square.data == 0, Tensor._wrap(np.ones((), square.dtype)), square)
+        scaled = grad / where(square.data == 0, fill(square, 1), square)
         gy = scaled * x if self.needs_input_grad[0] else None
         gx = -scaled * y if self.needs_input_grad[1] else None
         return gy, gx

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.errors import MinidlError
+from minidl.kernels import devices
 from minidl.ops.deferred import settle
 from minidl.tensor import Tensor
 
@@ -179,7 +180,7 @@ class Optimizer:
                 steps.append(state.get("step", 0))
                 for name in self.array_names:
                     if name in state:
-                        arrays[f"{index}.{name}"] = np.array(state[name], order="C")
+                        arrays[f"{index}.{name}"] = np.array(devices.host(state[name]), order="C")
                 index += 1
         settings = {"optimizer": type(self).__name__, "groups": groups, "steps": steps}
         return {"settings": json.loads(json.dumps(settings)), "arrays": arrays}
@@ -247,7 +248,7 @@ class Optimizer:
                 )
                 continue
             state[name] = zeros_like(parameter.data)
-            state[name][...] = array
+            state[name][...] = devices.like(array, parameter.data)
         if problems:
             raise OptimizerStateError(f"{owner}: the saved state does not fit: {'; '.join(problems)}")
         return restored

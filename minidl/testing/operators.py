@@ -10,6 +10,8 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import grad
+from minidl.creation import default_device
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 from minidl.testing.check import gradcheck, gradgradcheck
 
@@ -30,23 +32,27 @@ def leaves(entry: Any, dtype: Any = np.float64) -> list[Tensor]:
     return [Tensor(a, requires_grad=True) for a in entry.inputs(dtype)]
 
 
-def run(entry: Any, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Output, and the gradients of the weighted sum of its elements.
+def run(entry: Any, arrays: Sequence[np.ndarray], device: str = "cpu") -> tuple[np.ndarray, list[np.ndarray]]:
+    """Output, and the gradients of the weighted sum of its elements, computed on a device.
 
     Raises:
-        AssertionError: a gradient has another shape or dtype than its input.
+        AssertionError: a gradient has another shape or dtype than its input, or something lies on another device.
     """
-    tensors = [Tensor(a, requires_grad=True) for a in arrays]
-    y = call(entry, tensors)
-    (y * Tensor(entry.output_weights(y.shape).astype(y.dtype))).sum().backward()
+    with default_device(device):
+        tensors = [Tensor(devices.move(a, device), requires_grad=True) for a in arrays]
+        y = call(entry, tensors)
+        (y * Tensor(entry.output_weights(y.shape).astype(y.dtype)).to(device)).sum().backward()
+    for t in (y, *(t.grad for t in tensors if t.grad is not None)):
+        if t.device != tensors[0].device:
+            raise AssertionError(f"a result is on {t.device}, the inputs are on {tensors[0].device}")
     grads = []
     for i, t in enumerate(tensors):
         if t.grad is not None and (t.grad.shape != t.shape or t.grad.dtype != t.dtype):
             raise AssertionError(
                 f"gradient {i} is {t.grad.shape} {t.grad.dtype}, the input {t.shape} {t.dtype}"
             )
-        grads.append(np.zeros(t.shape) if t.grad is None else t.grad.data)
-    return y.data, grads
+        grads.append(np.zeros(t.shape) if t.grad is None else devices.host(t.grad.data))
+    return devices.host(y.data), grads
 
 
 def close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
@@ -184,6 +190,15 @@ def same_as_reference(entry: Any) -> None:
     close("output", y, expected, 1e-11)
     for i, (g, e) in enumerate(zip(grads, expected_grads, strict=True)):
         close(f"gradient {i}", g, e, 1e-11)
+
+
+def same_on_device(entry: Any, device: str, dtype: Any = np.float32, tolerance: float = 2e-5) -> None:
+    """Output and gradients on a device equal those of the CPU."""
+    y, grads = run(entry, entry.inputs(dtype), device)
+    expected, expected_grads = run(entry, entry.inputs(dtype))
+    close("output", y, expected, tolerance)
+    for i, (g, e) in enumerate(zip(grads, expected_grads, strict=True)):
+        close(f"gradient {i}", g, e, tolerance)
 
 
 def same_as_stored(entry: Any, stored: Mapping[str, np.ndarray]) -> None:

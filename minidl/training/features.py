@@ -9,7 +9,7 @@ import numpy as np
 import minidl
 from minidl.nn import Module
 from minidl.training.reporting import Reporter
-from minidl.training.trainer import Loader
+from minidl.training.trainer import Loader, device_of
 
 MAX_BYTES = 1 << 30
 """Features that would take more memory than this are not kept."""
@@ -26,15 +26,16 @@ def compute_features(
     labels: list[np.ndarray] = []
     head = model.get_submodule(classifier)
     handle = head.register_forward_hook(
-        lambda module, inputs, output: features.append(np.array(inputs[0].numpy()))
+        lambda module, inputs, output: features.append(np.array(inputs[0].cpu().numpy()))
     )
+    device = device_of(model)
     was_training = model.training
     model.eval()
     reporter.begin(title, len(loader))
     try:
         with minidl.no_grad():
             for number, (images, truth) in enumerate(loader.iterate(), 1):
-                model(images)
+                model(images.to(device))
                 labels.append(np.asarray(truth))
                 reporter.advance(number)
     finally:

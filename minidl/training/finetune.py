@@ -54,6 +54,7 @@ def fine_tune(
     workers: int = 2,
     step_seconds: float | None = 60.0,
     draw: bool = True,
+    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> FineTuned:
     """Train a network on a data set and leave checkpoints, metrics and pictures in the folder `out`.
@@ -82,6 +83,7 @@ def fine_tune(
     # a resumed run brings its own weights, but labels are given by those that it started from
     fresh = status == "absent" or settings.semi in ("spread", "cluster")
     network = build_network(settings, splits.classes, reporter, fresh)
+    network.model.to(device)
     if unlabelled is not None and settings.semi != "fixmatch" and status != "finished":
         splits = give_labels(splits, unlabelled, network, settings, workers, reporter)
     try:

@@ -19,25 +19,26 @@ BATCH = 16
 class Predictor:
     """A network with its preprocessing and class names; `fused`: made faster by :func:`minidl.fuse`."""
 
-    def __init__(self, checkpoint: Checkpoint, fused: bool = True) -> None:
+    def __init__(self, checkpoint: Checkpoint, fused: bool = True, device: str = "cpu") -> None:
         from minidl.data import eval_transform
 
         self.classes = checkpoint.classes
-        model = checkpoint.build_model()
+        model = checkpoint.build_model().to(device)
         self.model = minidl.fuse(model) if fused else model
+        self.device = device
         self.transform = eval_transform(checkpoint.preprocessing)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], fused: bool = True) -> Predictor:
+    def load(cls, path: str | os.PathLike[str], fused: bool = True, device: str = "cpu") -> Predictor:
         """From a checkpoint file or a run folder; MinidlError when there is none or it is damaged."""
-        return cls(load_checkpoint(path), fused)
+        return cls(load_checkpoint(path), fused, device)
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
         """Probabilities float64 (N, classes) of Pillow images or uint8 arrays (H, W, C)."""
         rng = np.random.default_rng(0)  # the transform draws nothing from it
         pixels = np.stack([self.transform(image, rng) for image in images])
         with minidl.no_grad():
-            logits = self.model(minidl.Tensor(pixels)).numpy()
+            logits = self.model(minidl.Tensor(pixels).to(self.device)).cpu().numpy()
         return np.exp(log_softmax(logits))
 
     def predict_files(

@@ -15,6 +15,7 @@ import numpy as np
 
 import minidl
 from minidl.errors import MinidlError
+from minidl.kernels import devices
 from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.optim import LRScheduler, Optimizer, clip_grad_norm_
@@ -156,9 +157,9 @@ class Trainer:
 
     def loss(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[minidl.Tensor, int]:
         """What is minimised on one batch, and how many of its labels are predicted right."""
-        logits = self.model(inputs)
-        correct = int((logits.data[: len(labels)].argmax(axis=1) == labels).sum())
-        return self.objective(logits, labels), correct
+        logits = self.model(inputs.to(device_of(self.model)))
+        best = devices.host(logits.data[: len(labels)].argmax(axis=1))
+        return self.objective(logits, labels), int((best == labels).sum())
 
     def validate(self, loader: Loader) -> tuple[float, float | None]:
         """Loss and accuracy on the validation batches."""
@@ -199,12 +200,18 @@ def _rank(row: EpochRow) -> tuple[float, float]:
     return (row.val_accuracy or 0.0, -row.val_loss)
 
 
+def device_of(model: Module) -> str:
+    """Where the parameters of a model are: batches go there."""
+    return next((parameter.device for parameter in model.parameters()), "cpu")
+
+
 def predict_logits(
     model: Module, loader: Loader, reporter: Reporter | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, C) and labels (N,) of all batches of `loader`, the model in evaluation mode; its mode is
     restored afterwards.
     """
+    device = device_of(model)
     was_training = model.training
     model.eval()
     logits: list[np.ndarray] = []
@@ -212,7 +219,7 @@ def predict_logits(
     try:
         with minidl.no_grad():
             for number, (inputs, truth) in enumerate(loader.iterate(), 1):
-                logits.append(np.array(model(inputs).numpy()))
+                logits.append(np.array(model(inputs.to(device)).cpu().numpy()))
                 labels.append(np.asarray(truth))
                 if reporter is not None:
                     reporter.advance(number)

@@ -34,7 +34,7 @@ def test_forcing_a_back_end_concerns_this_thread_only() -> None:
 
 
 def test_unknown_arrays_and_names_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"expects numpy.ndarray, got builtins.list"):
+    with pytest.raises(TypeError, match=r"expects numpy.ndarray or an array of a device, got builtins.list"):
         kernels.backend([1.0])
     with (
         pytest.raises(ValueError, match="use: name expects one of cpu, reference, got 'gpu'"),

@@ -190,7 +190,7 @@ def test_leaving_the_graph_needs_detach() -> None:
         (lambda x: x.__setitem__(0, 1.0), RuntimeError, "a leaf that requires a gradient"),
         (lambda x: bool(x), ValueError, "ambiguous"),
         (lambda x: x.item(), ValueError, "4 elements"),
-        (lambda x: x.to("cuda"), ValueError, "not available"),
+        (lambda x: x.to("mps"), ValueError, "not available"),
         (lambda x: minidl.cat([x, Tensor(np.ones((3, 3)))]), ValueError, "does not join"),
         (lambda x: minidl.where(x, x, x), TypeError, "dtype bool"),
         (lambda x: F.conv2d(x, x), ValueError, "conv2d: x expects 4 dimensions"),

@@ -382,7 +382,7 @@ def test_random_tensors_follow_the_seed() -> None:
         (lambda x: minidl.one_hot(np.array([0, 3]), 3), ValueError, r"labels lie outside of \[0, 3\)"),
         (lambda x: minidl.arange(0, 5, -1), ValueError, "no way from 0 to 5"),
         (lambda x: minidl.rand(2, dtype=np.int64), TypeError, "rand: dtype expects a floating"),
-        (lambda x: x.to("cuda"), ValueError, "'cuda' is not available"),
+        (lambda x: x.to("mps"), ValueError, "'mps' is not available"),
         (lambda x: x.norm("nuc"), ValueError, "norm: p expects a number or 'fro'"),
         (lambda x: minidl.stack([x, x[0]]), ValueError, "stack: tensors expects tensors of one shape"),
     ],

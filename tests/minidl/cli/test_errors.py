@@ -43,7 +43,7 @@ WRONG_USE = {
         ["finetune", "x", "--model", "m", "--out", "OUT", "--freeze", "head"],
         "freeze must be",
     ),
-    "another device": (["predict", "x", "--checkpoint", "y", "--device", "cuda"], "computes on 'cpu'"),
+    "another device": (["predict", "x", "--checkpoint", "y", "--device", "mps"], "'mps' is not available"),
     "no model to evaluate": (["evaluate", "x"], "--checkpoint RUN, or --model NAME"),
     "a split that there is not": (["evaluate", "x", "--checkpoint", "y", "--split", "test"], "val or train"),
     "an unknown model": (["summary", "resnet21"], "did you mean"),

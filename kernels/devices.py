@@ -1,0 +1,226 @@
+"""Where arrays live: main memory, graphics cards, the emulated device. One object for each, found by array or name.
+
+``"cpu"``; ``"cuda"`` (card 0) or ``"cuda:1"``; ``"emulated"``. Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+NO_CUPY = (
+    "graphics cards need CuPy, which is not installed: pip install 'minidl[cuda13]' (or minidl[cuda12] for an older "
+    "driver)"
+)
+NO_DRIVER = "CuPy is installed, but finds no usable graphics card: {reason}"
+
+
+class DeviceError(RuntimeError):
+    """A device that is not there."""
+
+
+class Place:
+    """A device as the engine sees it: its array module ``xp``, its kernels, the way to and from main memory."""
+
+    name: str
+    xp: Any
+
+    @property
+    def backend(self) -> Any:
+        """The object whose methods are the kernels."""
+        raise NotImplementedError
+
+    def holds(self, array: Array) -> bool:
+        """Whether this array lives here."""
+        raise NotImplementedError
+
+    def put(self, array: np.ndarray) -> Array:
+        """A copy here of an array in main memory, with its memory layout."""
+        raise NotImplementedError
+
+    def get(self, array: Array) -> np.ndarray:
+        """A copy in main memory of an array here, with its memory layout."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started has ended."""
+
+    def memory_stats(self) -> dict[str, int]:
+        """Bytes of array memory: ``in_use``, and ``cached`` for reuse."""
+        return {}
+
+    def empty_cache(self) -> None:
+        """Give memory kept for reuse back to the system."""
+
+
+class Main(Place):
+    """Main memory: NumPy arrays."""
+
+    name = "cpu"
+    xp = np
+
+    @property
+    def backend(self) -> Any:
+        """The CPU back end, or the one that ``kernels.use`` forces."""
+        from minidl import kernels
+
+        return kernels.backend(np.empty(0))
+
+    def holds(self, array: Array) -> bool:
+        """Every NumPy array lives here."""
+        return isinstance(array, np.ndarray | np.generic)
+
+    def put(self, array: np.ndarray) -> Array:
+        """The array itself."""
+        return array
+
+    def get(self, array: Array) -> np.ndarray:
+        """The array itself."""
+        return array
+
+    def memory_stats(self) -> dict[str, int]:
+        """See :func:`minidl.kernels.memory_stats`."""
+        from minidl import kernels
+
+        return kernels.memory_stats()
+
+    def empty_cache(self) -> None:
+        """See :func:`minidl.kernels.empty_cache`."""
+        from minidl import kernels
+
+        kernels.empty_cache()
+
+
+class Emulated(Place):
+    """The emulated device: arrays in main memory that behave as if they were not, kernels run under a checker."""
+
+    name = "emulated"
+
+    def __init__(self) -> None:
+        from minidl.kernels.cuda import nvrtc
+        from minidl.kernels.cuda.backend import CUDABackend
+        from minidl.kernels.emulator import build
+        from minidl.kernels.emulator.array import EmulatedArray, EngineDevice, xp
+
+        nvrtc.library()  # raises ImportError with what to install
+        build.compiler()
+        self.xp = xp
+        self.device = EngineDevice()
+        self._array = EmulatedArray
+        self._backend = CUDABackend(self.device)
+
+    @property
+    def backend(self) -> Any:
+        """The CUDA back end over the emulated device."""
+        return self._backend
+
+    def holds(self, array: Array) -> bool:
+        """Whether it is an array of the emulated device."""
+        return isinstance(array, self._array)
+
+    def put(self, array: np.ndarray) -> Array:
+        """A copy with the same strides' order."""
+        return self._array(array.copy(order="K"))
+
+    def get(self, array: Array) -> np.ndarray:
+        """A copy with the same strides' order."""
+        return array.get()
+
+
+_places: dict[str, Place] = {"cpu": Main()}
+
+
+def canonical(name: Any) -> str:
+    """The full name of a device: ``"cuda"`` is ``"cuda:0"``.
+
+    Raises:
+        ValueError: not a device's name.
+    """
+    m = re.fullmatch(r"(cpu|emulated|cuda(?::(\d+))?)", name) if isinstance(name, str) else None
+    if m is None:
+        raise ValueError(f"device {name!r} is not available: expects 'cpu', 'cuda', 'cuda:1' or 'emulated'")
+    return f"cuda:{int(m[2] or 0)}" if name.startswith("cuda") else name
+
+
+def is_name(value: Any) -> bool:
+    """Whether a string is meant as a device and not as a dtype."""
+    return isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "emulated", "gpu", "mps")
+
+
+def place(name: str) -> Place:
+    """The device of that name.
+
+    Raises:
+        ValueError: not a device's name.
+        ImportError: a package that it needs is not installed; the message says which.
+        DeviceError: there is no such card, or no driver.
+    """
+    full = canonical(name)
+    if full not in _places:
+        if full == "emulated":
+            _places[full] = Emulated()
+        else:
+            if importlib.util.find_spec("cupy") is None:
+                raise ImportError(NO_CUPY)
+            from minidl.kernels.cuda.cupy_device import Card
+
+            _places[full] = Card(int(full.removeprefix("cuda:")))
+    return _places[full]
+
+
+def of(array: Array) -> Place:
+    """The device that an array lives on.
+
+    Raises:
+        TypeError: not an array of any device.
+    """
+    if isinstance(array, np.ndarray | np.generic):
+        return _places["cpu"]
+    module = type(array).__module__
+    if module == "minidl.kernels.emulator.array":
+        return place("emulated")
+    if module.split(".")[0] == "cupy" and hasattr(array, "device"):
+        return place(f"cuda:{array.device.id}")
+    kind = type(array)
+    raise TypeError(
+        f"backend: array expects numpy.ndarray or an array of a device, got {kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array of a device other than main memory."""
+    module = type(value).__module__
+    if module == "minidl.kernels.emulator.array":
+        return type(value).__name__ == "EmulatedArray"
+    return module.split(".")[0] == "cupy" and type(value).__name__ == "ndarray"
+
+
+def module_of(array: Array) -> Any:
+    """The array module of an array: NumPy for main memory."""
+    return np if isinstance(array, np.ndarray | np.generic) else of(array).xp
+
+
+def host(array: Array) -> np.ndarray:
+    """The array in main memory: itself if it is there, else a copy."""
+    return array if isinstance(array, np.ndarray) else of(array).get(array)
+
+
+def move(array: Array, name: str) -> Array:
+    """The array on the device of that name: itself if it is there, else a copy.
+
+    Raises:
+        As :func:`place`.
+    """
+    target = place(name)
+    return array if target.holds(array) else target.put(host(array))
+
+
+def like(value: Any, array: Array) -> Array:
+    """``value`` (a NumPy array, a number or a list) as an array on the device of ``array``."""
+    found = value if isinstance(value, np.ndarray) else np.asarray(value)
+    return found if isinstance(array, np.ndarray) else of(array).put(found)
