@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from minidl.kernels.cuda.device import Device
@@ -107,12 +107,18 @@ def arithmetic(device: Device, element: str) -> str:
     return "TENSOR" if element == "bf16" else PRECISIONS[_precision.get()]
 
 
-def fit(device: Device, tiling: Tiling) -> Tiling:
-    """The tiling with as many stages as fit the device's shared memory; before sm_80 copies do not overlap: two do."""
-    stages = 2 if device.compute_capability < 80 else tiling.stages
-    while stages > 2 and stages * (tiling.bm + tiling.bn) * SLICE > device.shared_limit:
-        stages -= 1
-    return Tiling(tiling.bm, tiling.bn, tiling.wm, tiling.wn, stages, tiling.blocks)
+def staged(tile: Tiling, compute_capability: int) -> Tiling:
+    """The tiling as an architecture takes it. Before 8.0 copies do not overlap, so two stages do, and they pass through
+    registers, so one block less must fit."""
+    return tile if compute_capability >= 80 else replace(tile, stages=2, blocks=max(tile.blocks - 1, 1))
+
+
+def fit(device: Device, tile: Tiling) -> Tiling:
+    """The tiling with as many stages as are of use on the device and fit its shared memory."""
+    tile = staged(tile, device.compute_capability)
+    while tile.stages > 2 and tile.stages * (tile.bm + tile.bn) * SLICE > device.shared_limit:
+        tile = replace(tile, stages=tile.stages - 1)
+    return tile
 
 
 def choose(
