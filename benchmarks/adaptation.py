@@ -61,59 +61,79 @@ SELF = {
     "method": "source",
     "self_training": True,
     "student_augment": "basic",
-    "epochs": 4,
+    "epochs": 3,
     "steps_per_epoch": 50,
 }
+LARGE = {"batch_size": 128, "source_batch_size": 32}
 
 JPEG = Shift(
     "jpeg",
     "Lossless CIFAR-10 to JPEG files, published ResNet-20",
-    {"model": "resnet20", "batch_size": 64, "epochs": 2, "steps_per_epoch": 40},
+    {"model": "resnet20", "batch_size": 64, "epochs": 1, "steps_per_epoch": 60},
     (
+        Recipe("self", "self-training", {**SELF, **LARGE}),
         Recipe("adabn", "AdaBN", {"method": "adabn", "batch_size": 256}),
         Recipe(
             "adabn-prior", "AdaBN, the source as prior", {"method": "adabn", "batch_size": 256, "prior": 1e4}
         ),
-        Recipe("finetune", "fine-tuning on 10 target labels per class", {"method": "finetune"}),
         Recipe("coral", "deep CORAL", {"method": "coral"}),
         Recipe("mmd", "maximum mean discrepancy", {"method": "mmd"}),
         Recipe("dann", "domain-adversarial", {"method": "dann"}),
         Recipe("infomax", "information maximisation", {"method": "infomax"}),
-        Recipe("self", "self-training", {**SELF, "batch_size": 128}),
-        Recipe(
-            "self-unseen", "self-training, images new to the network", {**SELF, "batch_size": 128}, "unseen"
-        ),
+        Recipe("finetune", "fine-tuning on 10 target labels per class", {"method": "finetune"}),
         Recipe("copies", "source images and JPEG copies of them", {"method": "source"}, "copies"),
+        Recipe("self-unseen", "self-training, images new to the network", {**SELF, **LARGE}, "unseen"),
         Recipe(
             "ceiling",
             "all target labels",
             {
-                **SELF,
-                "self_training": False,
                 "method": "finetune",
                 "labels_per_class": 5000,
                 "source_batch_size": 128,
+                "epochs": 3,
+                "steps_per_epoch": 50,
             },
         ),
     ),
 )
 
+SIGNS = {"method": "mixup", "mix_share": 0.7, "mix_signs": True, "epochs": 4}
+
 FASHION = Shift(
     "fashion",
     "Fashion-MNIST to Fashion-MNIST blended over photos, ResNet-8",
-    {"model": "resnet20", "model_options": SMALL, "statistics": "batch", "epochs": 4, "steps_per_epoch": 50},
+    {
+        "model": "resnet20",
+        "model_options": SMALL,
+        "statistics": "batch",
+        "batch_size": 64,
+        "lr": 0.05,
+        "epochs": 2,
+        "steps_per_epoch": 50,
+    },
     (
         Recipe("adabn", "AdaBN", {"method": "adabn", "batch_size": 256}),
-        Recipe("finetune", "fine-tuning on 10 target labels per class", {"method": "finetune"}),
         Recipe("coral", "deep CORAL", {"method": "coral"}),
         Recipe("mmd", "maximum mean discrepancy", {"method": "mmd"}),
         Recipe("dann", "domain-adversarial", {"method": "dann"}),
         Recipe("infomax", "information maximisation", {"method": "infomax"}),
-        Recipe("self", "self-training", {**SELF, "balance": True}),
+        Recipe("mixup", "domain mixup", {"method": "mixup"}),
+        Recipe("mixup-signs", "domain mixup with negatives", SIGNS),
         Recipe(
-            "dann-self", "domain-adversarial and self-training", {**SELF, "balance": True, "method": "dann"}
+            "mixup-self",
+            "domain mixup with negatives, self-training",
+            {
+                **SIGNS,
+                **SELF,
+                "method": "mixup",
+                "epochs": 4,
+                "threshold": 0.6,
+                "average": 0.98,
+                "balance": True,
+            },
         ),
-        Recipe("ceiling", "all target labels", {"method": "finetune", "labels_per_class": 1800}),
+        Recipe("finetune", "fine-tuning on 10 target labels per class", {"method": "finetune"}),
+        Recipe("ceiling", "all target labels", {"method": "finetune", "labels_per_class": 1800, "epochs": 4}),
     ),
 )
 SHIFTS = {shift.name: shift for shift in (JPEG, FASHION)}

@@ -1,6 +1,7 @@
 """Domain adaptation: a network trained on labelled source images learns to work on a target that looks different.
 
-One file for each method (`batch_norm`, `coral`, `mmd`, `adversarial`, `information`, `self_training`), each a page
+One file for each method (`batch_norm`, `coral`, `mmd`, `adversarial`, `mixing`, `information`,
+`self_training`), each a page
 over the public API that can be copied; `adapt` runs them.
 """
 
@@ -17,6 +18,7 @@ from minidl.adaptation.coral import DeepCoral, coral_loss, covariance
 from minidl.adaptation.domains import Domains, open_domains
 from minidl.adaptation.information import InformationMaximisation, information_loss
 from minidl.adaptation.methods import METHODS, AdaptSettings
+from minidl.adaptation.mixing import mix_domains
 from minidl.adaptation.mmd import MaximumMeanDiscrepancy, mmd_loss
 from minidl.adaptation.report import DomainReport
 from minidl.adaptation.self_training import SelfTraining, pseudo_labels, update_average
@@ -40,6 +42,7 @@ __all__ = [
     "coral_loss",
     "covariance",
     "information_loss",
+    "mix_domains",
     "mmd_loss",
     "open_domains",
     "pseudo_labels",

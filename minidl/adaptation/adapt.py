@@ -17,7 +17,7 @@ from minidl.adaptation.domains import Domains, PairLoader, labelled_few, open_do
 from minidl.adaptation.methods import AdaptSettings
 from minidl.adaptation.report import DomainReport, Look, look, make_report
 from minidl.adaptation.self_training import SelfTraining
-from minidl.adaptation.trainer import AdaptationTrainer, Parts
+from minidl.adaptation.trainer import AdaptationTrainer, Mixing, Parts
 from minidl.data import DataLoader, Dataset, Splits, Subset
 from minidl.errors import MinidlError, UsageError
 from minidl.models import Model
@@ -153,6 +153,9 @@ def adapt(
             classes,
             alignment=alignment,
             self_training=teacher,
+            mixing=Mixing(settings.mix_share, settings.mix_signs, settings.seed)
+            if settings.mix_share
+            else None,
             scheduler=make_schedule(settings, optimizer, steps),
             label_smoothing=settings.label_smoothing,
             clip_norm=settings.clip_norm,
@@ -287,8 +290,7 @@ def _pair_loader(
     if settings.method == "finetune":
         labelled = labelled_few(domains, int(settings.labels_per_class or 0), settings.seed)
         reporter.log(f"finetune: the labels of {len(labelled)} target images are used")
-    aligned = settings.method not in ("source", "finetune", "adabn")
-    unlabelled = domains.unlabelled if aligned or settings.self_training else None
+    unlabelled = domains.unlabelled if settings.sees_target else None
     count = len(domains.target_train)
     if unlabelled is not None and count < settings.batch_size:
         reporter.log(

@@ -21,6 +21,7 @@ METHODS = {
     "coral": "aligns the covariances of the features (deep CORAL)",
     "mmd": "aligns the distributions of the features (maximum mean discrepancy)",
     "dann": "learns features from which the domain cannot be told (domain-adversarial)",
+    "mixup": "learns from source images through which target images shine (domain mixup)",
     "infomax": "makes target predictions sure and varied (information maximisation, as SHOT)",
 }
 """Name and purpose of every method. Self-training can be added to each."""
@@ -47,6 +48,9 @@ class AdaptSettings(Settings):
     term, `self_weight` that on the pseudo-labels'. An epoch has `steps_per_epoch` steps (None: as many as the
     target has batches).
 
+    `mix_share` is the largest share of a target image in a source image (0: none; 0.5 for the method mixup,
+    and open to every other), `mix_signs` also shows the negatives of source images.
+
     `statistics` is what batch norms do while the network is trained: "source" keeps the stored statistics
     (after `adabn`: the target's) and trains scales and shifts; "batch" normalises the joint batch of both
     domains and lets the statistics move. `prior` is the number of target images that the source's
@@ -67,6 +71,8 @@ class AdaptSettings(Settings):
     average: float = 0.99
     student_augment: str = "strong"
     balance: bool = False
+    mix_share: float = 0.0
+    mix_signs: bool = False
     statistics: str = "source"
     prior: float = 0.0
 
@@ -81,6 +87,8 @@ class AdaptSettings(Settings):
             )
         if self.augment is None:
             self.augment = "basic"
+        if self.method == "mixup" and not self.mix_share:
+            self.mix_share = 0.5
         if self.align_weight is None:
             self.align_weight = ALIGNMENTS[self.method][0] if self.method in ALIGNMENTS else 0.0
         if self.method == "finetune" and self.labels_per_class is None:
@@ -93,6 +101,7 @@ class AdaptSettings(Settings):
         self._check("self_weight", 0.0, 1e9)
         self._check("threshold", 0.0, 1.0)
         self._check("average", 0.0, 1.0)
+        self._check("mix_share", 0.0, 1.0)
         self._check("prior", 0.0, 1e12)
         if self.steps_per_epoch is not None:
             self._check("steps_per_epoch", 1, 10**6)
@@ -101,6 +110,11 @@ class AdaptSettings(Settings):
     def trains(self) -> bool:
         """Whether there are steps of an optimizer at all."""
         return self.method != "adabn" or self.self_training
+
+    @property
+    def sees_target(self) -> bool:
+        """Whether training takes target images without their labels."""
+        return self.method in ALIGNMENTS or self.self_training or self.mix_share > 0
 
     def alignment(self, features: int) -> Alignment | None:
         """The method's term of the loss, for features of this size; None where it has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 import minidl
 from minidl.adaptation.alignment import Alignment, Both
 from minidl.adaptation.domains import PairOfBatches
+from minidl.adaptation.mixing import mix_domains
 from minidl.adaptation.self_training import SelfTraining
 from minidl.nn import Module
 from minidl.tensor import Tensor
 from minidl.training.trainer import Trainer
 
-__all__ = ["AdaptationTrainer", "Features", "Parts"]
+__all__ = ["AdaptationTrainer", "Features", "Mixing", "Parts"]
 
 
 class Features:
@@ -45,9 +47,24 @@ class Parts(Module):
             self.self_training = self_training
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """`mix_domains` with randomness of its own for each step, so that training can be continued at any."""
+
+    share: float
+    signs: bool
+    seed: int
+
+    def __call__(self, source: Tensor, target: Tensor, step: int) -> Tensor:
+        return mix_domains(
+            source, target, np.random.default_rng([self.seed, step]), self.share, signs=self.signs
+        )
+
+
 class AdaptationTrainer(Trainer):
     """A `Trainer` whose loss is cross-entropy on the labelled images, plus the alignment's term, plus that of
-    self-training. Its batches are `PairOfBatches`; `steps` is the number of all steps.
+    self-training. Its batches are `PairOfBatches`; `steps` is the number of all steps. With `mixing` the
+    labelled images are mixed with target images first.
 
     The network sees the images of both domains as one batch, so that batch norms in training mode share
     their statistics.
@@ -61,16 +78,22 @@ class AdaptationTrainer(Trainer):
         *arguments: Any,
         alignment: Alignment | None = None,
         self_training: SelfTraining | None = None,
+        mixing: Mixing | None = None,
         **options: Any,
     ) -> None:
         super().__init__(parts.model, *arguments, **options)
-        self.features = Features(parts.model, classifier)
+        self.features, self.mixing = Features(parts.model, classifier), mixing
         self.alignment, self.self_training, self.steps = alignment, self_training, steps
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.position.epoch * len(self.train_loader) + self.position.step
 
     @property
     def progress(self) -> float:
         """The share of all steps that are done."""
-        return (self.position.epoch * len(self.train_loader) + self.position.step) / max(self.steps, 1)
+        return self.step / max(self.steps, 1)
 
     def train_step(self, inputs: Any, labels: np.ndarray) -> tuple[float, int]:
         """One step; the teacher follows."""
@@ -82,7 +105,12 @@ class AdaptationTrainer(Trainer):
     def loss(self, inputs: Any, labels: np.ndarray) -> tuple[Tensor, int]:
         """The sum of the terms, and how many of the labelled images are predicted right."""
         batch: PairOfBatches = inputs
-        images = batch.source if batch.target is None else minidl.cat([batch.source, batch.target])
+        images = batch.source
+        if batch.target is not None:
+            if self.mixing is not None:
+                images = self.mixing(images, batch.target, self.step)
+            if self.alignment is not None or self.self_training is not None:
+                images = minidl.cat([images, batch.target])
         features, logits = self.features(images)
         n = len(labels)
         loss = self.objective(logits[:n], labels)

@@ -24,6 +24,7 @@ methods (--self-training can be added to each):
   coral     aligns the covariances of the features of both domains (deep CORAL)
   mmd       aligns their distributions (maximum mean discrepancy)
   dann      learns features from which the domain cannot be told (domain-adversarial)
+  mixup     lets target images shine through the labelled ones (domain mixup)
   infomax   makes predictions on the target sure and varied (information maximisation)
 
 SOURCE is labelled data as for 'finetune'; --weights must have been trained on its classes. TARGET is of any such
@@ -35,7 +36,18 @@ network of the last step is kept: without labels no epoch can be called the best
 _SETTINGS = (
     *("method", "self_training", "epochs", "steps_per_epoch", "batch_size", "source_batch_size", "lr"),
     *("optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze", "layer_decay", "clip_norm"),
-    *("augment", "statistics", "prior", "align_weight", "self_weight", "threshold", "average", "balance"),
+    *(
+        "augment",
+        "mix_share",
+        "mix_signs",
+        "statistics",
+        "prior",
+        "align_weight",
+        "self_weight",
+        "threshold",
+        "average",
+        "balance",
+    ),
     *("student_augment", "labels_per_class", "seed", "val_split"),
 )
 
@@ -94,6 +106,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         type=number(float, 0),
         metavar="X",
         help="factor on the method's term of the loss; default 1, infomax 0.1",
+    )
+    method.add_argument(
+        "--mix-share",
+        type=number(float, 0, 1),
+        metavar="X",
+        help="largest share of a target image in a labelled one; default 0, for mixup 0.5",
+    )
+    method.add_argument(
+        "--mix-signs", action="store_true", default=None, help="show negatives of labelled images as well"
     )
     method.add_argument(
         "--statistics",

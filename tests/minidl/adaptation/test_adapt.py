@@ -99,7 +99,17 @@ def test_no_label_of_the_target_is_learned_from(trained: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    "changes", [{"method": "dann", "self_training": True, "balance": True, "threshold": 0.4}]
+    "changes",
+    [
+        {
+            "method": "dann",
+            "self_training": True,
+            "balance": True,
+            "threshold": 0.4,
+            "mix_share": 0.3,
+            "mix_signs": True,
+        }
+    ],
 )
 @pytest.mark.parametrize("number", [1, 4, 9])
 def test_killed_and_resumed_ends_in_the_same_weights(

@@ -24,6 +24,7 @@ from minidl.adaptation import (
     coral_loss,
     covariance,
     information_loss,
+    mix_domains,
     mmd_loss,
     pseudo_labels,
     reversal_strength,
@@ -286,6 +287,39 @@ def test_no_sure_prediction_is_a_loss_of_zero() -> None:
     value = SelfTraining(Fixed(np.zeros((4, 3))), threshold=0.9)(minidl.zeros(4, 1), strong)
     value.backward()
     assert value.item() == 0.0 and not gradient(strong).any()
+
+
+# ---- mixing ------------------------------------------------------------------------------------------------
+
+
+def test_mixed_images_lie_between_a_labelled_image_and_one_of_the_target() -> None:
+    rng = np.random.default_rng(0)
+    source, target = (
+        Tensor(np.ones((50, 1, 2, 2), np.float32)),
+        Tensor(np.full((3, 1, 2, 2), 3.0, np.float32)),
+    )
+    mixed = mix_domains(source, target, rng, share=0.4).numpy()[:, 0, 0, 0]
+    assert (mixed >= 1.0).all() and (mixed <= 1.0 + 0.4 * 2.0).all() and mixed.std() > 0.1
+    negative = mix_domains(source, target, np.random.default_rng(0), share=0.4, signs=True).numpy()[
+        :, 0, 0, 0
+    ]
+    share = (mixed - 1.0) / 2.0
+    flipped = np.isclose(negative, -(1 - share) + share * 3.0, atol=1e-6)
+    assert 10 < flipped.sum() < 40  # the others are as before
+    np.testing.assert_allclose(negative[~flipped], mixed[~flipped], atol=1e-6)
+
+
+def test_no_share_leaves_the_images_as_they_are() -> None:
+    images = Tensor(np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32))
+    mixed = mix_domains(images, minidl.zeros(2, 3, 2, 2), np.random.default_rng(0), share=0.0)
+    np.testing.assert_array_equal(mixed.numpy(), images.numpy())
+
+
+def test_images_of_two_sizes_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="images differ in shape"):
+        mix_domains(minidl.zeros(2, 3, 4, 4), minidl.zeros(2, 3, 5, 4), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="share must lie between 0 and 1"):
+        mix_domains(minidl.zeros(2, 3, 4, 4), minidl.zeros(2, 3, 4, 4), np.random.default_rng(0), share=2.0)
 
 
 # ---- settings and pictures -----------------------------------------------------------------------------------
