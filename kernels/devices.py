@@ -103,7 +103,7 @@ class Emulated(Place):
 
     def __init__(self) -> None:
         from minidl.kernels.cuda import nvrtc
-        from minidl.kernels.cuda.backend import CUDABackend
+        from minidl.kernels.cuda.families import Families
         from minidl.kernels.emulator import build
         from minidl.kernels.emulator.array import EmulatedArray, EngineDevice, xp
 
@@ -112,7 +112,7 @@ class Emulated(Place):
         self.xp = xp
         self.device = EngineDevice()
         self._array = EmulatedArray
-        self._backend = CUDABackend(self.device)
+        self._backend = Families(self.device)
 
     @property
     def backend(self) -> Any:

@@ -148,11 +148,11 @@ class Card(Place):
     xp = cupy
 
     def __init__(self, index: int) -> None:
-        from minidl.kernels.cuda.backend import CUDABackend
+        from minidl.kernels.cuda.families import Families
 
         self.device = CuPyDevice(index)
         self.name = self.device.name
-        self._backend = CUDABackend(self.device)
+        self._backend = Families(self.device)
 
     @property
     def backend(self) -> Any:
