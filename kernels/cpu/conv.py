@@ -138,8 +138,9 @@ class ConvMixin(ReferenceBackend):
         y = memory.empty((n, oh, ow, o), x.dtype)
         if not y.size:
             return y
-        if groups == 1 and takes_winograd(call.source, call.window, o, get_conv_algorithm()):
-            winograd(call.source, call.window, x, weight, call.taps, False, bias, other, relu, y)
+        algorithm = get_conv_algorithm() if groups == 1 else "direct"
+        if takes_winograd(call.source, call.window, o, algorithm, kept is not None):
+            winograd(call.source, call.window, x, weight, call.taps, False, bias, other, relu, y, kept)
             return y
         source, by_channel = call.source, is_by_channel(o, w.shape[3], groups)
         if by_channel:

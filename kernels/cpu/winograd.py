@@ -27,7 +27,7 @@ from minidl.kernels.cpu.lanes import LANES, at_least, load, splat, store
 from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
-from minidl.kernels.cpu.weights import pack
+from minidl.kernels.cpu.weights import Panels, kept_panels, pack
 from minidl.kernels.cpu.winograd_tiles import (
     OUTPUT,
     POINTS,
@@ -272,12 +272,18 @@ STREAM = 24.0  # bytes per cycle of transformed weights from the L3 cache
 LARGE = 16 << 20  # bytes of transformed weights that do not stay in the L3 cache
 
 
-def cycles(source: Source, window: Window, outputs: int) -> tuple[float, float]:
-    """Estimates of the direct and of Winograd's convolution on one core, from the shape alone."""
+def cycles(source: Source, window: Window, outputs: int, kept: bool) -> tuple[float, float]:
+    """Estimates of the direct and of Winograd's convolution on one core, from the shape alone.
+
+    kept: transformed weights are kept from call to call.
+    """
     tiles = source.images * ceil_div(window.rows, OUTPUT) * ceil_div(window.cols, OUTPUT)
     weights = source.channels * outputs
+    per_weight = POINTS * source.itemsize / STREAM
+    if not kept or weights * POINTS * source.itemsize > LARGE:
+        per_weight += WEIGHT
     direct = source.images * window.rows * window.cols * 9 * weights / PRODUCTS
-    transforms = tiles * (INPUT * source.channels + OUTPUT_BACK * outputs) + WEIGHT * weights
+    transforms = tiles * (INPUT * source.channels + OUTPUT_BACK * outputs) + per_weight * weights
     return direct, transforms + tiles * POINTS * weights / PRODUCTS
 
 
@@ -285,21 +291,24 @@ THREE_BY_THREE = tuple((r, c) for r in range(3) for c in range(3))
 
 
 @functools.lru_cache(maxsize=4096)
-def takes_winograd(source: Source, window: Window, outputs: int, algorithm: str) -> bool:
+def takes_winograd(source: Source, window: Window, outputs: int, algorithm: str, kept: bool = False) -> bool:
     """Whether to take Winograd's convolution: by the shape alone, so that threads do not change the bits.
 
-    ``algorithm`` is "auto", "direct" or "winograd"; see :func:`minidl.kernels.conv_algorithm`.
+    ``algorithm`` is "auto", "direct" or "winograd"; see :func:`minidl.kernels.conv_algorithm`. ``kept``: transformed
+    weights are kept from call to call.
     """
     applies = window.taps == THREE_BY_THREE and window[2:4] == (1, 1) and source.itemsize == 4
     applies = applies and source.pixel == source.channels
     if not applies or source.channels % LANES or outputs % LANES or algorithm == "direct":
         return False
-    direct, winograd = cycles(source, window, outputs)
+    direct, winograd = cycles(source, window, outputs, kept)
     return algorithm == "winograd" or winograd < 0.9 * direct
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_winograd(source: Source, window: Window, outputs: int, threads: int) -> WinogradPlan:
+def plan_winograd(
+    source: Source, window: Window, outputs: int, threads: int, kept: bool = False
+) -> WinogradPlan:
     """Cut the tiles into blocks, and blocks and panels into parts, by the estimated time of the longest part."""
     shape = tile_shape(outputs)
     cols = shape.vectors * target().float_lanes
@@ -316,9 +325,9 @@ def plan_winograd(source: Source, window: Window, outputs: int, threads: int) ->
         done, own = blocks * block, ceil_div(panels, panel_parts)
         products = done * own * cols * POINTS * source.channels / PRODUCTS
         weights = blocks * own * u_step * POINTS * source.itemsize / STREAM
-        if large or blocks == 1:
+        if large or (blocks == 1 and not kept):
             weights += blocks * own * cols * source.channels * WEIGHT
-        else:
+        elif not kept:
             weights += panels * cols * source.channels * WEIGHT / threads
         return products + weights + done * (INPUT * source.channels + OUTPUT_BACK * own * cols)
 
@@ -352,7 +361,7 @@ def plan_winograd(source: Source, window: Window, outputs: int, threads: int) ->
         m_size=POINTS * m_step,
         u_size=POINTS * u_step,
     )
-    ready = not large and ceil_div(tiles, block) > chunk_parts
+    ready = not large and (kept or ceil_div(tiles, block) > chunk_parts)
     kernel = winograd_kernel(shape.rows, shape.vectors)
     return WinogradPlan(grid, kernel, cols, panels, chunk_parts * panel_parts, panel_parts, ready)
 
@@ -368,6 +377,7 @@ def winograd(
     residual: Array | None,
     relu: bool,
     out: Array,
+    kept: dict[Any, Any] | None = None,
 ) -> None:
     """Run one convolution of 3x3 windows, stride 1.
 
@@ -381,18 +391,26 @@ def winograd(
         residual: added after the bias: C-contiguous, of the shape of out; or None.
         relu: end in max(y, 0).
         out: (images, rows, cols, outputs), C-contiguous.
+        kept: a dictionary that stays with the weight as long as its values do.
     """
-    plan = plan_winograd(source, window, out.shape[3], get_num_threads())
+    plan = plan_winograd(source, window, out.shape[3], get_num_threads(), kept is not None)
     g, dtype = plan.grid, out.dtype
     row = np.zeros(plan.panels * plan.cols, dtype)
     if bias is not None:
         row[: g.outputs] = bias
-    weights = pack(weight, taps, turned, plan.cols).array
     # One array for all scratch, so that it is large enough to be aligned to vectors.
     scratch = memory.empty(max(plan.parts * SCRATCH, memory.SMALL), dtype)
-    if plan.ready:
-        packed, weights = weights, memory.empty(plan.panels * g.u_size, dtype)
-        launch(transform_weights, g, packed, plan.cols, scratch, weights, parts=min(plan.parts, plan.panels))
+
+    def make() -> Panels:
+        packed = pack(weight, taps, turned, plan.cols)
+        if not plan.ready:
+            return packed
+        u = memory.empty(plan.panels * g.u_size, dtype)
+        parts = min(plan.parts, plan.panels)
+        launch(transform_weights, g, packed.array, plan.cols, scratch, u, parts=parts)
+        return Panels(u, packed.rows)
+
+    weights = kept_panels(kept, ("winograd", plan.cols, plan.ready), make).array
     launch(
         plan.kernel,
         g,

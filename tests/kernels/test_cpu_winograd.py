@@ -155,6 +155,16 @@ def test_weights_transformed_before_or_in_the_kernel_give_the_same_bits(
     np.testing.assert_array_equal(*results)
 
 
+def test_kept_weights_give_the_same_bits_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    (x, w, bias, _, _), options = operands(SHAPES["many blocks"])
+    expected = CPU.conv2d(x, w, bias, *options)
+    kept: dict[Any, Any] = {}
+    np.testing.assert_array_equal(CPU.conv2d(x, w, bias, *options, kept=kept), expected)
+    monkeypatch.setattr(winograd, "pack", None)
+    np.testing.assert_array_equal(CPU.conv2d(x, w, bias, *options, kept=kept), expected)
+    assert len(kept) == 1
+
+
 def test_a_nan_stays_in_its_tile() -> None:
     (x, w, _, _, _), options = operands(SHAPES["rows of seven"])
     x[1, 5, 5, 3] = np.nan
