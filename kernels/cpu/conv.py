@@ -16,6 +16,7 @@ from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
 from minidl.kernels.cpu.winograd import takes_winograd, winograd
+from minidl.kernels.cpu.winograd_weight import takes_winograd_weight, winograd_weight_gradient
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
 
@@ -281,6 +282,10 @@ class ConvMixin(ReferenceBackend):
         if is_by_channel(o, depth, groups):
             source = call.source._replace(channels=o)
             channel_weight_gradient(x, source, call.window, gy, gw.reshape(o, kh * kw))
+            return gw.transpose(0, 2, 3, 1)
+        algorithm = get_conv_algorithm() if groups == 1 else "direct"
+        if takes_winograd_weight(call.source, call.window, o, algorithm):
+            winograd_weight_gradient(x, call.source, call.window, gy, gw.reshape(o, depth, 9))
             return gw.transpose(0, 2, 3, 1)
         per = o // groups
         for group in range(groups):

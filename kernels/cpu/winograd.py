@@ -23,7 +23,7 @@ import numpy as np
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import LANES, at_least, load, splat, store
+from minidl.kernels.cpu.lanes import LANES, at_least, load, prefetch, splat, store
 from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
@@ -41,6 +41,7 @@ from minidl.kernels.cpu.winograd_tiles import (
 from minidl.kernels.reference.checks import Array
 
 FEWEST, MOST = 28, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
+AHEAD = 2  # tiles between the one that memory is asked for and the one transformed now
 GROUP = 64  # outputs whose sums wait to be transformed back at once
 
 
@@ -84,6 +85,15 @@ def tile_place(g: Grid, tile: int) -> tuple[int, int, int]:
 
 
 @jit
+def fetch_ahead(a: Any, at: int, row: int, pixel: int, channels: int) -> None:
+    """Ask for the 4x4 pixels at a[at:]. The processor does not see such a pattern coming by itself."""
+    for i in range(OUTPUT):
+        for j in range(OUTPUT):
+            for c in range(0, channels, LANES):
+                prefetch(a, at + i * row + j * pixel + c)
+
+
+@jit
 def transform_block(
     g: Grid, source: Any, first: int, last: int, scratch: Any, free: int, v: Any, base: int
 ) -> None:
@@ -96,6 +106,8 @@ def transform_block(
         to = base + (tile - first) * g.v_pitch
         row = g.source_w * g.channels
         at = ((n * g.source_h + top) * g.source_w + left) * g.channels
+        below = at + (TILE - OUTPUT) * row  # the rows above were read with the tiles above
+        fetch_ahead(source, below + AHEAD * OUTPUT * g.channels, row, g.channels, g.channels)
         if top >= 0 and left >= 0 and top + TILE <= g.source_h and left + TILE <= g.source_w:
             for c in range(0, g.channels, LANES):
                 transform_input(source, at + c, row, g.channels, scratch, free, v, to + c, g.v_step)
@@ -135,10 +147,12 @@ def finish_block(
     for tile in range(first, last):
         n, top, left = tile_place(g, tile)
         height, across = min(OUTPUT, g.rows - top), min(OUTPUT, g.cols - left)
+        here = ((n * g.rows + top) * g.cols + left) * g.outputs + channel
+        fetch_ahead(out, here + AHEAD * OUTPUT * g.outputs, g.cols * g.outputs, g.outputs, width)
         for c in range(0, width, LANES):
             output_columns(m, base + (tile - first) * g.m_pitch + c, g.m_step, scratch, free)
             shift = load(bias, channel + c)
-            at = ((n * g.rows + top) * g.cols + left) * g.outputs + channel + c
+            at = here + c
             for i in range(height):
                 output_row(scratch, free, i, scratch, free + POINTS * LANES)
                 for j in range(across):
@@ -269,6 +283,7 @@ def tile_shape(outputs: int) -> TileShape:
 PRODUCTS = 27.0  # products per cycle of the micro-kernel
 INPUT, OUTPUT_BACK, WEIGHT = 28.0, 12.0, 20.0  # cycles of transforming a channel of a tile, and one weight
 STREAM = 24.0  # bytes per cycle of transformed weights from the L3 cache
+L2_BYTES = 1 << 20  # where a block's inputs and sums are to stay
 LARGE = 16 << 20  # bytes of transformed weights that do not stay in the L3 cache
 
 
@@ -290,6 +305,12 @@ def cycles(source: Source, window: Window, outputs: int, kept: bool) -> tuple[fl
 THREE_BY_THREE = tuple((r, c) for r in range(3) for c in range(3))
 
 
+def applies_winograd(source: Source, window: Window, outputs: int) -> bool:
+    """Whether it can be computed so: float32, 3x3 windows side by side, whole vectors of channels, one group."""
+    plain = window.taps == THREE_BY_THREE and window[2:4] == (1, 1) and source.pixel == source.channels
+    return plain and source.itemsize == 4 and source.channels % LANES == 0 == outputs % LANES
+
+
 @functools.lru_cache(maxsize=4096)
 def takes_winograd(source: Source, window: Window, outputs: int, algorithm: str, kept: bool = False) -> bool:
     """Whether to take Winograd's convolution: by the shape alone, so that threads do not change the bits.
@@ -297,9 +318,7 @@ def takes_winograd(source: Source, window: Window, outputs: int, algorithm: str,
     ``algorithm`` is "auto", "direct" or "winograd"; see :func:`minidl.kernels.conv_algorithm`. ``kept``: transformed
     weights are kept from call to call.
     """
-    applies = window.taps == THREE_BY_THREE and window[2:4] == (1, 1) and source.itemsize == 4
-    applies = applies and source.pixel == source.channels
-    if not applies or source.channels % LANES or outputs % LANES or algorithm == "direct":
+    if not applies_winograd(source, window, outputs) or algorithm == "direct":
         return False
     direct, winograd = cycles(source, window, outputs, kept)
     return algorithm == "winograd" or winograd < 0.9 * direct
@@ -329,7 +348,11 @@ def plan_winograd(
             weights += blocks * own * cols * source.channels * WEIGHT
         elif not kept:
             weights += panels * cols * source.channels * WEIGHT / threads
-        return products + weights + done * (INPUT * source.channels + OUTPUT_BACK * own * cols)
+        transforms = done * (INPUT * source.channels + OUTPUT_BACK * own * cols)
+        moved = block * POINTS * (source.channels + min(own * cols, GROUP)) * source.itemsize
+        if moved > L2_BYTES:  # written to the L3 cache and read again
+            transforms += 2 * moved * blocks / STREAM
+        return products + weights + transforms
 
     counts = range(ceil_div(FEWEST, shape.rows), MOST // shape.rows + 1)
     choices = [(n * shape.rows, p) for p in range(1, min(threads, panels) + 1) for n in counts]

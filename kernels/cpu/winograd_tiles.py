@@ -8,7 +8,8 @@ after the other: 36 instead of 144. With the matrices B (6x6), G (6x3) and A (6x
 
 (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016). The sum over channels may be taken
 before A' and A, which makes 36 matrix products of the element-by-element one. Each function here applies one
-matrix to one line of a tile; twice applied, to columns and then to rows, it transforms the tile.
+matrix to one line of a tile; twice applied, to columns and then to rows, it transforms the tile. The gradient of
+the weights is the same formula read backwards: G' [ sum over tiles of (B' d B) * (A gy A') ] G.
 
 The points are 0, infinity, +-P and +-Q. The textbook's +-1 and +-2 lose more digits: with 5/8 and 3/2 the
 error is half as large (Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution",
@@ -85,6 +86,24 @@ def weight_line(g0: Any, g1: Any, g2: Any) -> Any:
     even_p, odd_p = fma(splat(_GP2), g2, splat(_GP0) * g0), splat(_GP1) * g1
     even_q, odd_q = fma(splat(_GQ2), g2, splat(_GQ0) * g0), splat(_GQ1) * g1
     return splat(_AT_0) * g0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g2
+
+
+@jit
+def gradient_line(y0: Any, y1: Any, y2: Any, y3: Any) -> Any:
+    """A y."""
+    even_p, odd_p = fma(splat(_PP), y2, y0), splat(_P) * fma(splat(_PP), y3, y1)
+    even_q, odd_q = fma(splat(_QQ), y2, y0), splat(_Q) * fma(splat(_QQ), y3, y1)
+    return y0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y3
+
+
+@jit
+def weight_gradient_line(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
+    """G' m."""
+    even_p, odd_p, even_q, odd_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    k0 = fma(splat(_AT_0), m0, fma(splat(_GP0), even_p, splat(_GQ0) * even_q))
+    k1 = fma(splat(_GP1), odd_p, splat(_GQ1) * odd_q)
+    k2 = fma(splat(_GP2), even_p, fma(splat(_GQ2), even_q, m5))
+    return k0, k1, k2
 
 
 @jit
@@ -176,3 +195,58 @@ def output_row(scratch: Any, free: int, i: int, y: Any, to: int) -> None:
     store(y, to + LANES, y1)
     store(y, to + 2 * LANES, y2)
     store(y, to + 3 * LANES, y3)
+
+
+@jit
+def transform_gradient(
+    a: Any, at: int, row: int, col: int, scratch: Any, free: int, v: Any, to: int, step: int
+) -> None:
+    """A gy A' of 16 channels of the 4x4 pixels at a[at + i*row + j*col]; value (i, j) goes to v[to + (6i+j)*step]."""
+    for j in range(OUTPUT):
+        x = at + j * col
+        y0, y1, y2, y3 = load(a, x), load(a, x + row), load(a, x + 2 * row), load(a, x + 3 * row)
+        r0, r1, r2, r3, r4, r5 = gradient_line(y0, y1, y2, y3)
+        s = free + j * LANES
+        store(scratch, s, r0)
+        store(scratch, s + 4 * LANES, r1)
+        store(scratch, s + 8 * LANES, r2)
+        store(scratch, s + 12 * LANES, r3)
+        store(scratch, s + 16 * LANES, r4)
+        store(scratch, s + 20 * LANES, r5)
+    for i in range(TILE):
+        s = free + i * OUTPUT * LANES
+        y0, y1 = load(scratch, s), load(scratch, s + LANES)
+        y2, y3 = load(scratch, s + 2 * LANES), load(scratch, s + 3 * LANES)
+        r0, r1, r2, r3, r4, r5 = gradient_line(y0, y1, y2, y3)
+        x = to + i * TILE * step
+        store(v, x, r0)
+        store(v, x + step, r1)
+        store(v, x + 2 * step, r2)
+        store(v, x + 3 * step, r3)
+        store(v, x + 4 * step, r4)
+        store(v, x + 5 * step, r5)
+
+
+@jit
+def weight_gradient_back(
+    m: Any, at: int, step: int, scratch: Any, free: int, w: Any, to: int, w_step: int
+) -> None:
+    """G' m G of 16 weights of the 6x6 sums at m[at + (6i+j)*step]; tap (i, j) goes to w[to + (3i+j)*w_step]."""
+    for j in range(TILE):
+        x = at + j * step
+        m0, m1, m2 = load(m, x), load(m, x + 6 * step), load(m, x + 12 * step)
+        m3, m4, m5 = load(m, x + 18 * step), load(m, x + 24 * step), load(m, x + 30 * step)
+        k0, k1, k2 = weight_gradient_line(m0, m1, m2, m3, m4, m5)
+        s = free + j * LANES
+        store(scratch, s, k0)
+        store(scratch, s + 6 * LANES, k1)
+        store(scratch, s + 12 * LANES, k2)
+    for i in range(3):
+        s = free + i * TILE * LANES
+        m0, m1, m2 = load(scratch, s), load(scratch, s + LANES), load(scratch, s + 2 * LANES)
+        m3, m4, m5 = load(scratch, s + 3 * LANES), load(scratch, s + 4 * LANES), load(scratch, s + 5 * LANES)
+        k0, k1, k2 = weight_gradient_line(m0, m1, m2, m3, m4, m5)
+        x = to + i * 3 * w_step
+        store(w, x, k0)
+        store(w, x + w_step, k1)
+        store(w, x + 2 * w_step, k2)

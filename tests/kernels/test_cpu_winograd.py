@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, runtime, winograd, winograd_tiles
+from minidl.kernels.cpu import CPUBackend, runtime, winograd, winograd_tiles, winograd_weight
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.cpu.conv import forward_of
 from minidl.kernels.reference import ReferenceBackend
@@ -56,13 +56,16 @@ def _forced() -> Any:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of Winograd's functions, as they are called."""
     made: list[str] = []
-    real = winograd.winograd
 
-    def counted(*args: Any) -> None:
-        made.append("winograd")
-        real(*args)
+    def count(name: str, real: Any) -> None:
+        def counted(*args: Any) -> None:
+            made.append(name)
+            real(*args)
 
-    monkeypatch.setattr(conv_module, "winograd", counted)
+        monkeypatch.setattr(conv_module, name, counted)
+
+    count("winograd", winograd.winograd)
+    count("winograd_weight_gradient", winograd_weight.winograd_weight_gradient)
     return made
 
 
@@ -97,6 +100,10 @@ def test_the_transforms_apply_their_matrices() -> None:
     for i in range(4):
         winograd_tiles.output_row(scratch, 0, i, y.reshape(-1), i * 4 * lanes)
     np.testing.assert_allclose(y, np.einsum("ik,klc,jl->ijc", a_t, d, a_t), atol=2e-5)
+    winograd_tiles.transform_gradient(y.reshape(-1), 0, 4 * lanes, lanes, scratch, 0, v.reshape(-1), 0, lanes)
+    np.testing.assert_allclose(v, np.einsum("ki,klc,lj->ijc", a_t, y, a_t), rtol=1e-4, atol=1e-3)
+    winograd_tiles.weight_gradient_back(d.reshape(-1), 0, lanes, scratch, 0, w.reshape(-1), 0, lanes)
+    np.testing.assert_allclose(w, np.einsum("ki,klc,lj->ijc", g, d, g), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -120,6 +127,15 @@ def test_the_input_gradient_equals_the_reference(name: str, calls: list[str]) ->
     assert calls == ["winograd"] and gx.flags.c_contiguous
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_weight_gradient_equals_the_reference(name: str, calls: list[str]) -> None:
+    (x, _, _, _, gy), options = operands(SHAPES[name])
+    gw = CPU.conv2d_weight_grad(gy, x, (3, 3), *options)
+    expected = REFERENCE.conv2d_weight_grad(*double(gy, x), (3, 3), *options)
+    assert_near(gw, expected, ACCURACY, "float32")
+    assert calls == ["winograd_weight_gradient"] and gw.transpose(0, 3, 1, 2).flags.c_contiguous
+
+
 def test_the_error_is_at_most_a_few_times_that_of_the_definition() -> None:
     (x, w, _, _, _), options = operands(conv((4, 16, 16, 128), (64, 3, 3, 128), pad=1))
     exact = REFERENCE.conv2d(*double(x, w), None, *options)
@@ -135,11 +151,17 @@ def test_results_have_the_same_bits_for_any_split(monkeypatch: pytest.MonkeyPatc
     (x, w, bias, _, gy), options = operands(SHAPES[name])
 
     def run() -> tuple[Array, ...]:
-        return CPU.conv2d(x, w, bias, *options), CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
+        forward, gx = CPU.conv2d(x, w, bias, *options), CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
+        return forward, gx, CPU.conv2d_weight_grad(gy, x, (3, 3), *options)
 
-    for module in (conv_module, winograd):
+    monkeypatch.setattr(winograd_weight, "SLICE_TILES", 8)
+    monkeypatch.setattr(winograd_weight, "SLICE_BYTES", 1)
+    winograd_weight.plan_winograd_weight.cache_clear()
+    for module in (conv_module, winograd, winograd_weight):
         monkeypatch.setattr(module, "get_num_threads", lambda: runtime.get_num_threads())
     assert_same_for_any_split(monkeypatch, run)
+    assert_near(run()[2], REFERENCE.conv2d_weight_grad(*double(gy, x), (3, 3), *options), ACCURACY, "float32")
+    winograd_weight.plan_winograd_weight.cache_clear()
 
 
 def test_weights_transformed_before_or_in_the_kernel_give_the_same_bits(
@@ -191,12 +213,15 @@ def test_where_it_does_not_apply_the_definition_is_used(name: str, calls: list[s
     assert_near(y, expected, 4e-6, "float32")
     gx = CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
     assert_near(gx, REFERENCE.conv2d_input_grad(gy, w, x.shape[1:3], *options), 4e-6, "float32")
+    gw, kernel_hw = CPU.conv2d_weight_grad(gy, x, w.shape[1:3], *options), w.shape[1:3]
+    assert_near(gw, REFERENCE.conv2d_weight_grad(gy, x, kernel_hw, *options), 4e-6, "float32")
     assert not calls
 
 
 def test_float64_takes_the_definition(calls: list[str]) -> None:
-    (x, w, _, _, _), options = operands(SHAPES["whole tiles"])
+    (x, w, _, _, gy), options = operands(SHAPES["whole tiles"])
     CPU.conv2d(*double(x, w), None, *options)
+    CPU.conv2d_weight_grad(*double(gy, x), (3, 3), *options)
     assert not calls
 
 
@@ -205,6 +230,7 @@ def test_direct_is_direct(calls: list[str]) -> None:
     with kernels.conv_algorithm("direct"):
         CPU.conv2d(x, w, None, *options)
         CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
+        CPU.conv2d_weight_grad(gy, x, (3, 3), *options)
     assert not calls
 
 
@@ -216,6 +242,8 @@ def test_auto_takes_what_is_estimated_faster(size: int, channels: int, images: i
     shapes = ((images, size, size, channels), (channels, 3, 3, channels))
     call = forward_of("conv2d", *shapes, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, 4)
     assert winograd.takes_winograd(call.source, call.window, channels, "auto") == faster
+    taken = winograd_weight.takes_winograd_weight(call.source, call.window, channels, "auto")
+    assert taken == faster
 
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
