@@ -167,7 +167,7 @@ class _Recorder:
                     kind=type(layer).__name__,
                     output_shape=output.shape,
                     parameters=sum(p.size for p in fresh),
-                    multiply_adds=_multiply_adds(layer, output),
+                    multiply_adds=_multiply_adds(layer, args[0], output),
                     activation_bytes=0 if shares else output.data.nbytes,
                 )
             )
@@ -179,10 +179,14 @@ class _Recorder:
             handle.remove()
 
 
-def _multiply_adds(layer: nn.Module, output: Tensor) -> int:
-    """Each output element of these layers is one dot product with a row of the weight."""
+def _multiply_adds(layer: nn.Module, given: Any, output: Tensor) -> int:
+    """Each output element is one dot product with a row of the weight; in a transposed convolution each input
+    element is multiplied with a row.
+    """
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return math.prod(output.shape) * math.prod(layer.weight.shape[1:])
+    if isinstance(layer, nn.ConvTranspose2d) and isinstance(given, Tensor):
+        return math.prod(given.shape) * math.prod(layer.weight.shape[1:])
     return 0
 
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from minidl import models
 
-    size = None
+    size: tuple[int, ...] | None = None
     if arguments.input_size:
         try:
             size = tuple(int(part) for part in arguments.input_size.replace("x", ",").split(","))
@@ -51,11 +51,24 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"argument --input-size: expected C,H,W, got {arguments.input_size!r}")
     try:
         options = models.parse_options(arguments.model_option or ())
-        if size:
-            options.setdefault("in_channels", size[0])
-        model = models.create(arguments.model, num_classes=arguments.num_classes, **options)
+        model = _build(arguments.model, arguments.num_classes, size, options)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     summary = models.summarize(model, size, arguments.batch_size)
     print(json.dumps(summary.to_dict()) if arguments.json else summary.table())
     return 0
+
+
+def _build(name: str, num_classes: int | None, size: tuple[int, ...] | None, options: dict[str, Any]) -> Any:
+    """The classifier or autoencoder, for images of this size where one is given."""
+    from minidl import models
+
+    entry = models.architecture(name)
+    if entry.task == "autoencoder":
+        if num_classes is not None:
+            raise UsageError(f"argument --num-classes: {name} is an autoencoder, it has no classes")
+        return models.create_autoencoder(name, size, **options)
+    if size:
+        options.setdefault("in_channels", size[0])
+    config = entry.config.with_input(size) if size else None
+    return models.create(name, num_classes=num_classes, pretrained_cfg=config, **options)

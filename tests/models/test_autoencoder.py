@@ -189,6 +189,13 @@ def test_the_encoder_of_a_resnet_autoencoder_is_that_resnet() -> None:
     assert classifier.reset_classifier(0) is None and classifier(draw(1, 3, 8, 8)).shape == (1, 4)
 
 
+def test_the_summary_counts_transposed_convolutions() -> None:
+    rows = models.summarize(models.create_autoencoder("conv_autoencoder", (1, 28, 28), channels=[4])).rows
+    down, up = (row for row in rows if row.multiply_adds)
+    assert (down.kind, up.kind) == ("Conv2d", "ConvTranspose2d")
+    assert down.multiply_adds == up.multiply_adds == 14 * 14 * 4 * 9
+
+
 def test_a_variational_autoencoder_gives_new_images() -> None:
     model = build("variational_autoencoder")
     assert isinstance(model, models.VariationalAutoencoder)

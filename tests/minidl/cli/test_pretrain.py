@@ -125,6 +125,16 @@ def test_mistakes_with_few_labels_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_autoencoders_are_listed_and_summarised(capsys: Capture) -> None:
+    assert main(["models", "autoencoder"]) == 0
+    assert "variational_autoencoder" in capsys.readouterr().out
+    assert main(["summary", "conv_autoencoder", "--input-size", "1,9,7"]) == 0
+    assert "conv_autoencoder on an input of 1 x 1 x 9 x 7" in capsys.readouterr().out
+    assert main(["summary", "conv_encoder", "--input-size", "1,9,7", "--num-classes", "4"]) == 0
+    assert "1 x 4" in capsys.readouterr().out
+    assert "has no classes" in fails(capsys, 2, "summary", "conv_autoencoder", "--num-classes", "2")
+
+
 def test_an_autoencoder_is_not_evaluated_as_a_classifier(
     pretrained: Path, photos: Path, capsys: Capture
 ) -> None:
