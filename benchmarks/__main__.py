@@ -30,12 +30,14 @@ from minidl import kernels
 ISA = {
     "avx2": {
         "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx2,+fma",  # else Numba adds the host's to the name, AVX-512 with them
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "ATEN_CPU_CAPABILITY": "avx2",
         # torch.compile's cache does not tell instruction sets apart, and fails on code of the other.
         "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "inductor-avx2"),
     },
 }
+VECTORS = {"avx2": "256 bits"}
 AVX2_CASES = "resnet50, batch 16 at 224x224, training"
 AVX2_QUICK = "resnet18, batch 8 at 128x128, training"
 
@@ -108,7 +110,10 @@ def _limited(isa: str, select: str, args: argparse.Namespace) -> Iterator[dict[s
         done = subprocess.run(command, env={**os.environ, **ISA[isa]}, stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise SystemExit(f"the process limited to {isa} failed")
-        yield from json.loads((Path(folder) / "results.json").read_text(encoding="utf8"))["networks"]
+        data = json.loads((Path(folder) / "results.json").read_text(encoding="utf8"))
+    if data["machine"]["vectors"] != VECTORS[isa]:
+        raise SystemExit(f"the process limited to {isa} used vectors of {data['machine']['vectors']}")
+    yield from data["networks"]
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ PARTS: dict[str, tuple[str, str, str, Callable[[Row, Row], str]]] = {
     ),
     "avx2": (
         "Networks, both sides limited to AVX2",
-        "NUMBA_CPU_NAME=haswell, ONEDNN_MAX_CPU_ISA=AVX2, ATEN_CPU_CAPABILITY=avx2.",
+        "NUMBA_CPU_NAME=haswell, NUMBA_CPU_FEATURES=+avx2,+fma, ONEDNN_MAX_CPU_ISA=AVX2, ATEN_CPU_CAPABILITY=avx2.",
         NETWORK_COLUMNS,
         network_line,
     ),

@@ -102,7 +102,7 @@ def target_of(triple: str, name: str, features: str) -> Target:
 def target() -> Target:
     """The vector unit that Numba compiles for: its target's features, not the processor's, decide.
 
-    They differ under NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX.
+    They differ under NUMBA_CPU_FEATURES (NUMBA_CPU_NAME alone keeps the host's features) and NUMBA_ENABLE_AVX.
     """
     return target_of(*cpu_target.target_context.codegen().magic_tuple())
 
