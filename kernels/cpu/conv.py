@@ -225,7 +225,8 @@ class ConvMixin(ReferenceBackend):
         per = o // groups
         source = Source(n, *call.out_hw, o, per, gy.itemsize)
         phases = gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation)
-        algorithm = get_conv_algorithm() if groups == 1 and stride == (1, 1) else "direct"
+        undivided = groups == 1 and stride == (1, 1) and not by_channel
+        algorithm = get_conv_algorithm() if undivided else "direct"
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
             winograd(source, whole, gy, weight, turned_taps, True, None, None, False, gx)

@@ -201,6 +201,7 @@ OTHERS = {
     "dilations": conv((2, 9, 9, 16), (16, 3, 3, 16), pad=1, dilation=(1, 2)),
     "strides and dilations alike": conv((2, 9, 9, 16), (16, 3, 3, 16), stride=(2, 2), pad=2, dilation=(2, 2)),
     "groups": conv((2, 9, 9, 32), (32, 3, 3, 16), pad=1, groups=2),
+    "depthwise": conv((2, 9, 9, 32), (32, 3, 3, 1), pad=1, groups=32),
     "odd channels": conv((2, 9, 9, 19), (16, 3, 3, 19), pad=1),
     "odd outputs": conv((2, 9, 9, 16), (19, 3, 3, 16), pad=1),
 }
