@@ -1,11 +1,12 @@
 """Whole networks: training steps and inference beside PyTorch, ONNX Runtime and OpenVINO.
 
 All sides get the same weights and the same input, and must give the same logits, or the same loss and gradients,
-before anything is timed. A bfloat16 contestant is shown for reference; it is measured against nobody in float32.
+before anything is timed. Contestants in bfloat16 are measured against each other only.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks import others
 from benchmarks.cases import AUTOENCODER, AUTOENCODER_OPTIONS, NETWORKS, QUICK, Contestant, Network, data_of
 from benchmarks.timing import interleave
 from minidl import models, optim
+from minidl.kernels.cpu.simd import target
 from minidl.nn import functional as F
 
 LOGITS_TOLERANCE = {"float32": 1e-4, "bf16": 5e-2}  # of the largest logit
@@ -36,18 +38,30 @@ def build(case: Network) -> Any:
     return models.create(case.model)
 
 
+def inference(model: Any, images: minidl.Tensor) -> Contestant:
+    """minidl's logits of a network that is ready for inference."""
+
+    def infer() -> np.ndarray:
+        with minidl.no_grad():
+            return np.asarray(model(images).numpy())
+
+    return Contestant(infer)
+
+
+def half(case: Network, model: Any) -> dict[str, Contestant]:
+    """minidl's inference in bfloat16, where the processor multiplies that."""
+    if case.training or not target().dot_bfloat16 or importlib.util.find_spec("ml_dtypes") is None:
+        return {}
+    fused = minidl.fuse(model.eval(), dtype="bfloat16")
+    return {"minidl bf16": inference(fused, minidl.Tensor(data_of(case)[0]))}
+
+
 def ours(case: Network, model: Any) -> Contestant:
     """minidl's side: an SGD step with momentum (the autoencoder: Adam), or inference."""
     x, labels = data_of(case)
     images = minidl.Tensor(x)
     if not case.training:
-        fused = minidl.fuse(model.eval())
-
-        def infer() -> np.ndarray:
-            with minidl.no_grad():
-                return fused(images).numpy()
-
-        return Contestant(infer)
+        return inference(minidl.fuse(model.eval()), images)
     reconstructs = case.model == AUTOENCODER
     optimizer: Any = (
         optim.Adam(model.parameters(), lr=1e-3)
@@ -134,7 +148,7 @@ def run(case: Network, turns: int, compiled: bool, threads: int) -> dict[str, An
     """Check and time one case: its row. ``missing`` in it says who could not take part, and why."""
     model = build(case)
     state = {k: np.array(v) for k, v in model.state_dict().items()}
-    contestants = {"minidl": ours(case, model)}
+    contestants = {"minidl": ours(case, model), **half(case, model)}
     missing = others.enter(contestants, case, state, compiled, threads)
     difference = check(case, contestants, missing)
     timing = interleave({name: c.run for name, c in contestants.items()}, turns)

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 
 BEGIN, END = "<!-- benchmark figures -->", "<!-- end -->"
 RUNTIMES = ("ONNX Runtime", "OpenVINO")
+HALVES = ("minidl bf16", "OpenVINO bf16")
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
 
@@ -87,9 +88,15 @@ def network_line(row: Row, data: Row) -> str:
     cells += _against(row, torch_modes(row))
     for runtime in RUNTIMES:
         cells += _against(row, [runtime])[1:]
-    half = "OpenVINO bf16"
-    cells.append(f"{median(row, half) * 1e3:.1f}" if half in row["seconds"] else "")
+    cells += [f"{median(row, n) * 1e3:.1f}" if n in row["seconds"] else "" for n in HALVES]
+    cells.append(_times_as_fast(row, *HALVES))
     return _cells(*cells)
+
+
+def _times_as_fast(row: Row, name: str, other: str) -> str:
+    if name not in row["seconds"] or other not in row["seconds"]:
+        return ""
+    return f"{Timing(row['seconds']).ratio(name, other)[0]:.2f}"
 
 
 def memory_line(row: Row, data: Row) -> str:
@@ -116,7 +123,8 @@ def overhead_line(row: Row, data: Row) -> str:
 
 NETWORK_COLUMNS = (
     "network | minidl ms | images/s | fastest PyTorch | ms | times as fast (quartiles) "
-    "| ONNX Runtime ms | times as fast | OpenVINO ms | times as fast | OpenVINO in bfloat16, ms"
+    "| ONNX Runtime ms | times as fast | OpenVINO ms | times as fast "
+    "| bfloat16: minidl ms | OpenVINO ms | times as fast"
 )
 # title, what it means, columns, a function from row and data to a line
 PARTS: dict[str, tuple[str, str, str, Callable[[Row, Row], str]]] = {
@@ -132,7 +140,7 @@ PARTS: dict[str, tuple[str, str, str, Callable[[Row, Row], str]]] = {
     ),
     "networks": (
         "Networks",
-        "Float32 on every side but in the last column, which is for reference.",
+        "Float32 on every side but in the last three columns.",
         NETWORK_COLUMNS,
         network_line,
     ),
@@ -236,6 +244,15 @@ def readme_table(data: Row) -> list[str]:
                 found = against(row, names)
                 ratios.append(f"{found[1]:.2f}" if found else "-")
             out.append(_cells(row["network"] + suffix, f"{median(row) * 1e3:.1f} ms", *ratios))
+            if "minidl bf16" in row["seconds"]:
+                milliseconds = f"{median(row, 'minidl bf16') * 1e3:.1f} ms"
+                against_float32 = (
+                    f"- ({_times_as_fast(row, 'minidl bf16', 'minidl')} times minidl in float32)"
+                )
+                ratio = _times_as_fast(row, *HALVES) or "-"
+                out.append(
+                    _cells(f"{row['network']}{suffix}, bfloat16", milliseconds, against_float32, "-", ratio)
+                )
     for direction in DIRECTIONS:
         ratios_of = speed_ups(data, direction)
         if ratios_of:

@@ -41,7 +41,7 @@ def kernel_row(direction: str, ours: float, theirs: float) -> dict[str, Any]:
 
 @pytest.fixture
 def data() -> dict[str, Any]:
-    names = ("minidl", "torch NCHW", "torch NHWC", "ONNX Runtime", "OpenVINO", "OpenVINO bf16")
+    names = ("minidl", "torch NCHW", "torch NHWC", "ONNX Runtime", "OpenVINO", "minidl bf16", "OpenVINO bf16")
     network = {"network": "resnet18", "batch": 16, "missing": {"torch.compile": "no compiler"}}
     return {
         "machine": MACHINE,
