@@ -23,6 +23,7 @@ __all__ = [
     "expect_floating",
     "expect_images",
     "expect_same_dtype",
+    "expect_tensor",
     "floating",
     "in_float32",
     "nchw",
@@ -110,8 +111,21 @@ def expect_images(op: str, x: Tensor) -> None:
     expect_floating(op, "x", x)
 
 
+def expect_tensor(op: str, name: str, value: Any) -> None:
+    """An array is not taken for a tensor in silence.
+
+    Raises:
+        TypeError: it is not a tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{op}: {name} expects a Tensor, got {type(value).__name__}; minidl.tensor(...) makes one"
+        )
+
+
 def expect_floating(op: str, name: str, t: Tensor) -> None:
-    """Learned operators work on floating dtypes."""
+    """Learned operators work on tensors of floating dtypes."""
+    expect_tensor(op, name, t)
     if not is_floating(t.dtype):
         raise TypeError(f"{op}: {name} expects a floating dtype, got {t.dtype}")
 
@@ -119,7 +133,10 @@ def expect_floating(op: str, name: str, t: Tensor) -> None:
 def expect_same_dtype(op: str, x: Tensor, **others: Tensor | None) -> None:
     """No silent promotion between activations and parameters."""
     for name, t in others.items():
-        if t is not None and t.dtype != x.dtype:
+        if t is None:
+            continue
+        expect_tensor(op, name, t)
+        if t.dtype != x.dtype:
             raise TypeError(
                 f"{op}: {name} has dtype {t.dtype}, x has {x.dtype}; convert one of them with .to(dtype)"
             )

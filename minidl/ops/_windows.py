@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.ops._common import Pair, expect_floating, pair
+from minidl.ops._common import Pair, expect_floating, expect_tensor, pair
 from minidl.ops.movement import reshape
 from minidl.tensor import Tensor
 
@@ -14,6 +14,7 @@ LAYOUTS = {3: ("(N, C, L)", "(C, L)"), 4: ("(N, C, H, W)", "(C, H, W)")}
 
 def with_batch(op: str, x: Tensor, ndim: int) -> tuple[Tensor, bool]:
     """x with a batch dimension, and whether it had none: (C, H, W) is a batch of one image, as in PyTorch."""
+    expect_tensor(op, "x", x)
     if x.ndim not in (ndim, ndim - 1):
         full, single = LAYOUTS[ndim]
         raise ValueError(
