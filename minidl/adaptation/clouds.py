@@ -71,6 +71,8 @@ def draw_clouds(
     """
     if not plots.have_matplotlib():
         return False
+    colours = 10 if len(classes) <= 10 else 20
+    palette = f"tab{colours}"
     figure = plots.new_figure(10.0, 9.0)
     axes = figure.subplots(2, 2)
     for column, title in enumerate(("before", "after")):
@@ -93,9 +95,9 @@ def draw_clouds(
                 part[:, 1],
                 s=14,
                 c=kind,
-                cmap="tab20",
+                cmap=palette,
                 vmin=0,
-                vmax=max(19, len(classes) - 1),
+                vmax=max(colours, len(classes)) - 1,
                 marker=mark,
                 linewidths=0.8,
                 alpha=0.7,

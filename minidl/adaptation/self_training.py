@@ -6,7 +6,10 @@ domain adaptation, 2018, put both together for a change of domain. With a weak a
 one s, the teacher's prediction q = p_teacher(w(x)) and the threshold t,
 
     loss = weight * mean [max q >= t] H(argmax q, p_student(s(x)))
-    teacher <- a teacher + (1 - a) student after each step k, with a = min(average, 1 - 1/(k + 1))
+    teacher <- a teacher + (1 - a) student after each step k, with a = min(average, k / (k + 9))
+
+The average is short at first, so that the teacher is soon better than the network that it began as: a teacher that
+lags behind repeats that one's mistakes.
 
 With `balance`, q is first divided by its running mean over the target and made a distribution again (Berthelot et
 al.: ReMixMatch, 2020, sec. 3.1, with equally frequent classes): labels do not pile up on the classes that the
@@ -105,9 +108,9 @@ class SelfTraining(Module):
 
     def update(self, student: Module) -> None:
         """Move the teacher after a step of the student."""
-        step = self.steps.item() + 1
+        step = int(self.steps.item()) + 1
         self.steps.data[...] = step
-        update_average(self.teacher, student, min(self.average, 1.0 - 1.0 / (step + 1)))
+        update_average(self.teacher, student, min(self.average, step / (step + 9)))
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, average={self.average}, weight={self.weight}, balance={self.balance}"

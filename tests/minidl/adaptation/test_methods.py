@@ -31,7 +31,7 @@ from minidl.adaptation import (
     reverse_gradient,
     update_average,
 )
-from minidl.adaptation.clouds import principal_components
+from minidl.adaptation.clouds import embed, principal_components
 
 FIXTURES = np.load(Path(__file__).parents[2] / "fixtures" / "adaptation.npz")
 
@@ -255,8 +255,8 @@ def test_the_teacher_follows_quickly_at_first() -> None:
     training = SelfTraining(student, average=0.99)
     state = student.state_dict()
     student.load_state_dict({n: v + 1.0 for n, v in state.items()})
-    training.update(student)  # a = 1 - 1/2
-    np.testing.assert_allclose(training.teacher.state_dict()["bias"], state["bias"] + 0.5, rtol=1e-6)
+    training.update(student)  # a = 1 / 10
+    np.testing.assert_allclose(training.teacher.state_dict()["bias"], state["bias"] + 0.9, rtol=1e-6)
     assert training.steps.item() == 1
 
 
@@ -349,3 +349,19 @@ def test_principal_components_find_the_plane_of_the_points() -> None:
     centred = plane - plane.mean(0)
     np.testing.assert_allclose(found @ found.T, centred @ centred.T, atol=1e-9)
     assert principal_components(np.ones((3, 1))).shape == (3, 2)
+
+
+def test_tsne_keeps_two_heaps_apart() -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    heaps = rng.standard_normal((20, 5)) + np.repeat([0.0, 50.0], 10)[:, None]
+    points = embed(heaps, "tsne")
+    assert points.shape == (20, 2)
+    assert np.array_equal(points, embed(heaps, "tsne"))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    assert distances[:10, :10].max() < distances[:10, 10:].min()
+
+
+def test_an_unknown_embedding_is_named() -> None:
+    with pytest.raises(ValueError, match="embedding must be one of pca, tsne, got 'umap'"):
+        embed(np.zeros((4, 2)), "umap")
