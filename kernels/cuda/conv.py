@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cuda import depthwise, tiling
+from minidl.kernels.cuda import depthwise, tiling, tuning
 from minidl.kernels.cuda.device import Device, blocks
 from minidl.kernels.cuda.launch import (
     DIVISOR,
@@ -18,6 +18,7 @@ from minidl.kernels.cuda.launch import (
     struct,
 )
 from minidl.kernels.cuda.pack import flat_weight, pack_backward, pack_forward, pack_taps, pad_channels
+from minidl.kernels.cuda.tiling import Tiling
 from minidl.kernels.cuda.window import Axis, phases, pixel_place, window
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
@@ -45,8 +46,7 @@ def gather(
     assert name is not None
     width = copy_width(x, depth)
     arithmetic = tiling.arithmetic(device, name)
-    tile = tiling.choose(device, arithmetic, pixels, outputs, groups, width * x.dtype.itemsize)
-    instance = f"conv2d<{name}, {arithmetic}, {tile.arguments()}, {width}>"
+    table = tiling.candidates(device, arithmetic, width * x.dtype.itemsize)
     wide = outputs % 4 == 0 and all(p % 4 == 0 for p in place)
     args = (
         x,
@@ -60,10 +60,17 @@ def gather(
         int(relu),
         int(wide),
     )
-    tiles = -(-pixels // tile.bm) * -(-outputs // tile.bn)
-    expect_int32("conv2d", tiles=tiles)
-    kernel = device.compile("conv.cu", instances=[instance])[instance]
-    device.launch(kernel, (tiles, 1, groups), tile.threads, args, tile.shared_bytes)
+
+    def run(tile: Tiling) -> None:
+        instance = f"conv2d<{name}, {arithmetic}, {tile.arguments()}, {width}>"
+        tiles = -(-pixels // tile.bm) * -(-outputs // tile.bn)
+        expect_int32("conv2d", tiles=tiles)
+        kernel = device.compile("conv.cu", instances=[instance])[instance]
+        device.launch(kernel, (tiles, 1, groups), tile.threads, args, tile.shared_bytes)
+
+    default = tiling.choose(device, table, pixels, outputs, groups, splits=False)
+    key = f"conv2d {name} {arithmetic} {x.shape} {w.shape} {groups} {axes} {out}"
+    run(tuning.pick(device, key, default, table, run))
 
 
 def weight_gradient(
@@ -86,21 +93,25 @@ def weight_gradient(
     assert name is not None
     width = copy_width(x, depth, outputs)
     arithmetic = tiling.arithmetic(device, name)
-    tile = tiling.choose(
-        device, arithmetic, outputs, columns, groups, width * x.dtype.itemsize, wide_across=name == "float"
-    )
-    tiles = -(-outputs // tile.bm) * -(-columns // tile.bn)
-    splits, each = tiling.split(device, tile, tiles * groups, pixels, gy.dtype.itemsize)
-    partial = device.empty((splits, o, columns), np.float32)
-    instance = f"conv2d_weight<{name}, {arithmetic}, {tile.arguments()}, {width}>"
-    total = f"add_weight_splits<{name}>"
-    module = device.compile("conv_weight.cu", instances=[instance])
+    table = tiling.candidates(device, arithmetic, width * x.dtype.itemsize, name == "float")
     place = window(*axes, (oh, ow), n, depth, x.shape[3])
-    args = (gy, x, partial, place, outputs, each)
-    device.launch(module[instance], (tiles, splits, groups), tile.threads, args, tile.shared_bytes)
-    module = device.compile("conv_weight.cu", instances=[total])
     sizes = struct(DIVISOR, *divisor(depth)), struct(DIVISOR, *divisor(taps))
-    device.launch(module[total], blocks(gw.size, 256), 256, (partial, gw, splits, gw.size, *sizes))
+
+    def run(tile: Tiling) -> None:
+        tiles = -(-outputs // tile.bm) * -(-columns // tile.bn)
+        splits, each = tiling.split(device, tile, tiles * groups, pixels, gy.dtype.itemsize)
+        partial = device.empty((splits, o, columns), np.float32)
+        instance = f"conv2d_weight<{name}, {arithmetic}, {tile.arguments()}, {width}>"
+        kernel = device.compile("conv_weight.cu", instances=[instance])[instance]
+        args = (gy, x, partial, place, outputs, each)
+        device.launch(kernel, (tiles, splits, groups), tile.threads, args, tile.shared_bytes)
+        add = f"add_weight_splits<{name}>"
+        kernel = device.compile("conv_weight.cu", instances=[add])[add]
+        device.launch(kernel, blocks(gw.size, 256), 256, (partial, gw, splits, gw.size, *sizes))
+
+    default = tiling.choose(device, table, outputs, columns, groups, splits=True)
+    key = f"conv2d_weight {name} {arithmetic} {gy.shape} {x.shape} {groups} {axes}"
+    run(tuning.pick(device, key, default, table, run))
 
 
 def padded(channels: int, groups: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cupy
@@ -40,6 +40,8 @@ class CuPyDevice:
         self.index = index
         self.name = f"cuda:{index}"
         self.xp = cupy
+        self.model = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
+        self.has_clock = True
         self._device = cupy.cuda.Device(index)
         attributes = self._device.attributes
         self.compute_capability = int(self._device.compute_capability)
@@ -140,6 +142,20 @@ class CuPyDevice:
     def synchronize(self) -> None:
         """Wait until all kernels have ended."""
         self._device.synchronize()
+
+    def elapsed(self, run: Callable[[], None]) -> float:
+        """See :meth:`Device.elapsed`; between events of CuPy's current stream."""
+        with self._device:
+            run()
+            times = []
+            for _ in range(5):
+                begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+                begin.record()
+                run()
+                end.record()
+                end.synchronize()
+                times.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3)
+        return min(times)
 
 
 class Card(Place):

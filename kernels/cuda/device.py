@@ -10,7 +10,7 @@ memory access. A launcher is written against this protocol and never asks which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -74,6 +74,10 @@ class Device(Protocol):
     compute_capability: int
     """Ten times the major version plus the minor one: 80 for sm_80."""
     multiprocessors: int
+    model: str
+    """What the hardware is called."""
+    has_clock: bool
+    """Whether :meth:`elapsed` measures something."""
     shared_limit: int
     """Bytes of shared memory that one block may have, static and dynamic together."""
 
@@ -120,6 +124,9 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all kernels have ended."""
+
+    def elapsed(self, run: Callable[[], None]) -> float:
+        """The seconds that the kernels take which ``run`` launches: the best of a few runs, after one to warm up."""
 
 
 def blocks(count: int, per_block: int) -> int:

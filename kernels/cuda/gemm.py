@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cuda import tiling
+from minidl.kernels.cuda import tiling, tuning
 from minidl.kernels.cuda.device import Device, blocks
 from minidl.kernels.cuda.launch import copy_width, element, expect_int32, operand, struct
+from minidl.kernels.cuda.tiling import Tiling
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
 
@@ -45,31 +46,30 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     assert name is not None
     arithmetic = tiling.arithmetic(device, name)
     width = copy_width(a, a_stored.shape[2], b_stored.shape[2])
-    tile = tiling.choose(
-        device, arithmetic, m, n, batch, width * a.dtype.itemsize, name == "float" and (b_rows or not a_along)
-    )
-    tiles = -(-m // tile.bm) * -(-n // tile.bn)
-    expect_int32("matmul", tiles=tiles)
-    splits, each = tiling.split(device, tile, tiles * batch, k, a.dtype.itemsize)
-    out = name if splits == 1 else "float"
-    target = y if splits == 1 else device.empty((splits, batch, m, n), np.float32)
+    across = name == "float" and (b_rows or not a_along)
+    table = tiling.candidates(device, arithmetic, width * a.dtype.itemsize, across)
     along = f"{str(a_along).lower()}, {str(not b_rows).lower()}"
-    instance = f"gemm<{name}, {out}, {arithmetic}, {along}, {tile.arguments()}, {width}>"
     bias = None if bias is None else operand(device, bias)
-    fields = struct(PRODUCT, m, n, k, each, 0, n % 4 == 0, m * k, k * n, m * n, batch * m * n)
-    kernel = device.compile("gemm.cu", instances=[instance])[instance]
-    first_bias = bias if splits == 1 else None
-    device.launch(
-        kernel,
-        (tiles, splits, batch),
-        tile.threads,
-        (a_stored, b_stored, first_bias, target, fields),
-        tile.shared_bytes,
-    )
-    if splits > 1:
-        add = f"add_splits<{name}>"
-        kernel = device.compile("gemm.cu", instances=[add])[add]
-        device.launch(kernel, blocks(y.size, 256), 256, (target, bias, y, splits, y.size, n))
+
+    def run(tile: Tiling) -> None:
+        tiles = -(-m // tile.bm) * -(-n // tile.bn)
+        expect_int32("matmul", tiles=tiles)
+        splits, each = tiling.split(device, tile, tiles * batch, k, a.dtype.itemsize)
+        out = name if splits == 1 else "float"
+        target = y if splits == 1 else device.empty((splits, batch, m, n), np.float32)
+        first_bias = bias if splits == 1 else None
+        fields = struct(PRODUCT, m, n, k, each, 0, n % 4 == 0, m * k, k * n, m * n, batch * m * n)
+        instance = f"gemm<{name}, {out}, {arithmetic}, {along}, {tile.arguments()}, {width}>"
+        kernel = device.compile("gemm.cu", instances=[instance])[instance]
+        args = (a_stored, b_stored, first_bias, target, fields)
+        device.launch(kernel, (tiles, splits, batch), tile.threads, args, tile.shared_bytes)
+        if splits > 1:
+            add = f"add_splits<{name}>"
+            kernel = device.compile("gemm.cu", instances=[add])[add]
+            device.launch(kernel, blocks(y.size, 256), 256, (target, bias, y, splits, y.size, n))
+
+    default = tiling.choose(device, table, m, n, batch, splits=True)
+    run(tuning.pick(device, f"gemm {name} {arithmetic} {along} {a.shape} {n}", default, table, run))
     return y
 
 

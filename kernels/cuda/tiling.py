@@ -6,6 +6,7 @@ reduced index in shared memory. Larger tiles read less for each product, smaller
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -121,28 +122,35 @@ def fit(device: Device, tile: Tiling) -> Tiling:
     return tile
 
 
-def choose(
-    device: Device, math: str, m: int, n: int, copies: int, copy_bytes: int, wide_across: bool = False
-) -> Tiling:
-    """The tiling for ``copies`` products of m x n results, by a rule that depends on the shapes alone.
+def candidates(device: Device, math: str, copy_bytes: int, wide_across: bool = False) -> tuple[Tiling, ...]:
+    """The tilings that a product may get, as the device takes them.
 
     ``copy_bytes``: what one copy into shared memory moves. ``wide_across``: an operand of 32 bits lies across k; its
     fragments are read element by element, which takes the registers of the largest tile.
-
-    The time of a product is taken as its waves (rounds of all multiprocessors) times a block's work, where a block's
-    work is its results plus its border: loading grows with bm + bn, multiplying with bm * bn.
     """
     forced = _forced.get()
-    if forced is not None or copy_bytes < 8:
-        return fit(device, forced or NARROW)
+    if forced is not None:
+        return (fit(device, forced),)
+    if copy_bytes < 8:
+        return (fit(device, NARROW),)
+    table = TILINGS["TENSOR3" if wide_across and math == "TENSOR" else math]
+    return tuple(fit(device, tile) for tile in table)
+
+
+def choose(device: Device, table: Sequence[Tiling], m: int, n: int, copies: int, splits: bool) -> Tiling:
+    """The tiling for ``copies`` products of m x n results, by a rule that depends on the shapes alone.
+
+    A block's work is its results plus its border: multiplying grows with bm * bn, loading with bm + bn. Where the
+    reduced index can be split there are always blocks enough, and the total work counts; else it is the number of waves
+    (rounds of all multiprocessors) times a block's work.
+    """
 
     def cost(t: Tiling) -> float:
         count = -(-m // t.bm) * -(-n // t.bn) * copies
-        waves = -(-count // (device.multiprocessors * t.blocks))
-        return waves * t.blocks * (t.bm * t.bn + 32 * (t.bm + t.bn))
+        work = t.bm * t.bn + 32 * (t.bm + t.bn)
+        return work * (count if splits else -(-count // (device.multiprocessors * t.blocks)) * t.blocks)
 
-    table = TILINGS["TENSOR3" if wide_across and math == "TENSOR" else math]
-    return fit(device, min(table, key=cost))
+    return min(table, key=cost)
 
 
 def split(device: Device, tile: Tiling, tiles: int, length: int, itemsize: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +114,8 @@ class EmulatedDevice:
     """
 
     def __init__(self, compute_capability: int = 80, *, check: bool = True, order: int = 0) -> None:
-        self.name = "emulated"
+        self.name = self.model = "emulated"
+        self.has_clock = False
         self.xp: Any = np
         self.compute_capability = compute_capability
         self.multiprocessors = 4
@@ -252,6 +253,12 @@ class EmulatedDevice:
 
     def synchronize(self) -> None:
         """Nothing to wait for: a launch returns when the kernel has ended."""
+
+    def elapsed(self, run: Callable[[], None]) -> float:
+        """The time on the processor says nothing about a card: there is no clock here."""
+        raise NotImplementedError(
+            "the emulated device has no clock; count_traffic measures what a kernel asks of memory"
+        )
 
     # --- measurements ---------------------------------------------------------------------------------------
 
