@@ -52,6 +52,7 @@ def rows(quick: bool) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         environment = {**os.environ, "MINIDL_CACHE_DIR": str(folder / "cache")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code
         importing = [sys.executable, "-c", "import minidl"]
         yield {
             "what": "import minidl",
