@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     **dict.fromkeys(["logical_and", "logical_not", "logical_or", "logical_xor", "ne"], NO_GRADIENT),
     **dict.fromkeys(["nonzero", "one_hot", "result_type", "unique"], NO_GRADIENT),
     **dict.fromkeys(["normal_", "uniform_"], "what they write does not depend on the input"),
+    "to_device": "copies to another device; tests/minidl/devices",
     "cast": "leaves float64, and finite differences with it; test_half_types.py",
 }
 """Operators without a strategy, and why."""
