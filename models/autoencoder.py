@@ -111,9 +111,9 @@ class Autoencoder(Registered):
         if self.noise:
             x = x + self.noise * minidl.randn_like(x)
         if self.mask:
-            share = self.mask * minidl.rand(x.shape[0], 1, 1, 1).data
-            kept = minidl.rand(x.shape[0], 1, *x.shape[2:]).data >= share  # all channels of a pixel or none
-            x = x * Tensor(kept.astype(x.dtype))
+            share = self.mask * minidl.rand(x.shape[0], 1, 1, 1)
+            kept = minidl.rand(x.shape[0], 1, *x.shape[2:]) >= share  # all channels of a pixel or none
+            x = x * kept.to(x.dtype).to(x.device)
         return x
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
@@ -299,7 +299,7 @@ class VariationalAutoencoder(Autoencoder):
     def sample(self, count: int) -> Tensor:
         """New images (count, C, H, W) of codes drawn from N(0, 1)."""
         with no_grad():
-            return self.decode(minidl.randn(count, self.latent))
+            return self.decode(minidl.randn(count, self.latent, device=self.to_mean.weight.device))
 
     def _classifier_options(self) -> tuple[str, dict[str, Any]]:
         return "conv_encoder", {"channels": list(self.channels), "hidden": self.hidden}

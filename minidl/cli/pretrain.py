@@ -113,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             step_seconds=arguments.save_seconds,
             draw=not arguments.no_pictures,
+            device=arguments.device,
             reporter=reporter,
         )
     except KeyboardInterrupt as interrupt:

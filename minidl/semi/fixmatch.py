@@ -44,7 +44,7 @@ def fixmatch_loss(
     supervised = F.cross_entropy(logits[:known], labels, label_smoothing=label_smoothing)
     if not unknown:
         return supervised
-    weak = logits.data[known : known + unknown]  # the array: nothing is recorded
+    weak = logits[known : known + unknown].detach().cpu().numpy()
     odds = np.exp(weak - weak.max(axis=1, keepdims=True))
     sure = odds.max(axis=1) >= threshold * odds.sum(axis=1)
     targets = np.where(sure, weak.argmax(axis=1), classes)  # the class that does not exist is left out

@@ -30,7 +30,7 @@ from minidl.training.finetune import (
 from minidl.training.reporting import EpochRow, Reporter
 from minidl.training.run_folder import BEST, PICTURES, RunFolder, train
 from minidl.training.settings import PretrainSettings
-from minidl.training.trainer import Loader, Trainer
+from minidl.training.trainer import Loader, Trainer, device_of
 
 LARGEST_OWN_SIZE = 64
 """Images of up to so many pixels a side are learned in their own size, larger ones in this size."""
@@ -58,7 +58,7 @@ class AutoencoderTrainer(Trainer):
 
     def loss(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[minidl.Tensor, int]:
         assert isinstance(self.model, Autoencoder)
-        return self.model.losses(inputs)["loss"], 0
+        return self.model.losses(inputs.to(device_of(self.model)))["loss"], 0
 
     def validate(self, loader: Loader) -> tuple[float, float | None]:
         """The loss of clean images, without noise in the code."""
@@ -75,6 +75,7 @@ def pretrain(
     workers: int = 2,
     step_seconds: float | None = 60.0,
     draw: bool = True,
+    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> Pretrained:
     """Train an autoencoder on images and leave checkpoints, metrics and pictures in the folder `out`.
@@ -98,7 +99,7 @@ def pretrain(
         f"{where}: {splits.kind}, {len(splits.train):,} training and {len(splits.val):,} validation images; "
         "labels are not used"
     )
-    network = build_autoencoder(settings, splits.train)
+    network = build_autoencoder(settings, splits.train).to(device)
     cfg = network.pretrained_cfg.to_dict()
     size = " x ".join(map(str, network.input_size))
     total = sum(p.size for p in network.parameters())
@@ -187,7 +188,7 @@ def reconstruction_loss(model: Autoencoder, loader: Loader) -> float:
     try:
         with minidl.no_grad():
             for images, _ in loader.iterate():
-                total += float(model.losses(images)["loss"].item()) * len(images)
+                total += float(model.losses(images.to(device_of(model)))["loss"].item()) * len(images)
                 count += len(images)
     finally:
         minidl.random.set_state(state)
@@ -203,7 +204,8 @@ def squared_error(model: Autoencoder, loader: Loader) -> float:
     try:
         with minidl.no_grad():
             for images, _ in loader.iterate():
-                difference = np.asarray(model.reconstruct(images).data - images.data, np.float64)
+                restored = model.reconstruct(images.to(device_of(model))).cpu()
+                difference = np.asarray(restored.data - images.data, np.float64)
                 total += float((difference**2).sum())
                 count += difference.size
     finally:
@@ -237,7 +239,7 @@ def _restored(network: Autoencoder, images: minidl.Tensor) -> minidl.Tensor:
     network.eval()
     try:
         with minidl.no_grad():
-            return network.reconstruct(images)
+            return network.reconstruct(images.to(device_of(network))).cpu()
     finally:
         network.train(was_training)
 
@@ -265,7 +267,8 @@ def draw_latent_space(
     try:
         with minidl.no_grad():
             for number, (batch, _) in enumerate(loader.iterate(), 1):
-                codes.append(np.array(network.encode(batch).flatten(1).data))
+                code = network.encode(batch.to(device_of(network))).flatten(1)
+                codes.append(np.array(code.cpu().data))
                 reporter.advance(number)
     finally:
         reporter.end()
@@ -277,15 +280,15 @@ def draw_samples(network: VariationalAutoencoder, shown: minidl.Tensor, seed: in
     state = minidl.random.get_state()
     minidl.manual_seed(seed)
     network.eval()
-    rows = [_pixels(network.sample(12), network) for _ in range(4)]
+    rows = [_pixels(network.sample(12).cpu(), network) for _ in range(4)]
     minidl.random.set_state(state)
     sheets.draw_rows(rows, out / "samples.png")
+    device = device_of(network)
     with minidl.no_grad():
-        codes = network.encode(shown).data
+        codes = network.encode(shown.to(device)).cpu().data
         shares = np.linspace(0.0, 1.0, 12, dtype=codes.dtype)[:, None]
-        pairs = zip(codes[0::2], codes[1::2], strict=False)
-        between = [minidl.Tensor((1 - shares) * first + shares * second) for first, second in pairs][:4]
-        if between:
-            sheets.draw_rows(
-                [_pixels(network.decode(z), network) for z in between], out / "interpolations.png"
-            )
+        pairs = list(zip(codes[0::2], codes[1::2], strict=False))[:4]
+        between = [minidl.Tensor((1 - shares) * first + shares * second) for first, second in pairs]
+        rows = [_pixels(network.decode(z.to(device)).cpu(), network) for z in between]
+    if rows:
+        sheets.draw_rows(rows, out / "interpolations.png")

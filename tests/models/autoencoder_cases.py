@@ -21,6 +21,8 @@ CASES: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {
 }
 """Name: (architecture, input size, options)."""
 BATCH = 4
+CURVE_STEPS, CURVE_LR = 40, 0.01
+"""Adam steps of the case "conv" on its images in float32, and their learning rate."""
 
 
 def state(case: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

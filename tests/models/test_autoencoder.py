@@ -69,6 +69,39 @@ def test_codes_losses_and_gradients_are_pytorchs(
         )
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_training_follows_pytorchs_loss_curve(backend: str, pytorch: dict[str, np.ndarray]) -> None:
+    name, size, options = cases.CASES["conv"]
+    model = models.create_autoencoder(name, input_size=size, **options)
+    shapes = {n: a.shape for n, a in model.state_dict().items()}
+    model.load_state_dict({n: a.astype(np.float32) for n, a in cases.state("conv", shapes).items()})
+    optimizer = optim.Adam(model.parameters(), cases.CURVE_LR)
+    x, losses = Tensor(cases.images("conv").astype(np.float32)), []
+    with kernels.use(backend):
+        for _ in range(cases.CURVE_STEPS):
+            optimizer.zero_grad()
+            loss = model.losses(x)["loss"]
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] < 0.99 * losses[0]
+    np.testing.assert_allclose(losses, pytorch["curve"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_autoencoder_moves_to_another_device_and_back(name: str) -> None:
+    minidl.manual_seed(0)
+    model = build(name, (1, 3, 3), noise=0.1, mask=0.5)
+    x, expected = draw(2, 1, 3, 3), []
+    for device in ("cpu", "emulated"):
+        model.to(device)
+        minidl.manual_seed(1)
+        loss = model.losses(x.to(device))["loss"]
+        expected.append(loss.item())
+    assert loss.device == "emulated" and expected[1] == pytest.approx(expected[0], rel=1e-5)
+    assert model.classifier(2)(x).shape == (2, 2), "the classifier begins on the processor"
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NAMES), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 4))
 def test_a_reconstruction_has_the_shape_of_the_image_whatever_its_size(
