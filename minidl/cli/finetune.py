@@ -211,7 +211,8 @@ def _settings(arguments: argparse.Namespace, status: str) -> Any:
             if found or changed:
                 given["preprocess"] = {**found.get("preprocess", {}), **changed}
         if "model" not in given:
-            raise UsageError("argument --model: is needed ('minidl models' lists the names)")
+            silent = f", {given['weights']} does not say whose it is" if "weights" in given else ""
+            raise UsageError(f"argument --model: is needed{silent} ('minidl models' lists the names)")
         settings = Settings(**given)
         architecture(settings.model)  # an unknown name is said before anything is read
         return settings

@@ -80,6 +80,7 @@ def fine_tune(
     if not len(splits.train):
         raise MinidlError(f"{where}: has no training images")
     splits, unlabelled = choose_images(splits, settings, where, reporter)
+    images = fingerprint(splits.train, splits.val, *([] if unlabelled is None else [unlabelled]))
     # a resumed run brings its own weights, but labels are given by those that it started from
     fresh = status == "absent" or settings.semi in ("spread", "cluster")
     network = build_network(settings, splits.classes, reporter, fresh)
@@ -96,7 +97,7 @@ def fine_tune(
     identity = {
         "settings": settings.to_dict(),
         "classes": splits.classes,
-        "data": fingerprint(splits.train, splits.val, *([] if unlabelled is None else [unlabelled])),
+        "data": images,
     }
     describe = describer(settings, network.model.options, network.preprocessing, splits.classes)
     folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from minidl import models
@@ -111,6 +112,8 @@ def known_model(weights_file: str) -> dict[str, Any]:
     """The settings "model", "model_options" and "preprocess" of the classifier that a checkpoint of minidl holds,
     or that its autoencoder's encoder makes; empty for other weights, which do not say what they belong to.
     """
+    if not Path(weights_file).exists():
+        raise MinidlError(f"{weights_file}: no such weights file or run folder")
     if not has_document(weights_file):
         return {}
     checkpoint = load_checkpoint(weights_file)

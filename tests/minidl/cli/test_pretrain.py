@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minidl import weights
@@ -107,6 +108,8 @@ FEW_LABELS = {
     "too many labels": (["--labels-per-class", "9"], 1, "has 8 training images, fewer than the 9"),
     "all labels": (["--labels-per-class", "8", "--semi", "fixmatch"], 1, "no images to learn from"),
     "a folder of texts": (["--semi", "spread", "--unlabelled", "TEXTS"], 1, "no images here"),
+    "a run that is not there": (["--weights", "ABSENT"], 1, "absent: no such weights file or run folder"),
+    "weights that do not name their model": (["--weights", "PLAIN"], 2, "--model: is needed, "),
     "model options beside a run": (["--model-option", "channels=[4]"], 2, "knows its own model"),
 }
 
@@ -118,7 +121,9 @@ def test_mistakes_with_few_labels_are_one_line(
     arguments, code, expected = FEW_LABELS[case]
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no image")
-    places = {"DATA": photos, "TEXTS": tmp_path / "texts"}
+    plain = tmp_path / "plain.safetensors"
+    weights.save({"a": np.zeros(2, np.float32)}, plain)
+    places = {"DATA": photos, "TEXTS": plain.parent / "texts", "ABSENT": tmp_path / "absent", "PLAIN": plain}
     given = [str(places.get(a, a)) for a in arguments]
     common = ["--weights", pretrained, "--out", tmp_path / "run"]
     assert expected in fails(capsys, code, "finetune", photos, *common, *given)
