@@ -19,6 +19,7 @@ from minidl.kernels.cpu.winograd import takes_winograd, winograd
 from minidl.kernels.cpu.winograd_weight import takes_winograd_weight, winograd_weight_gradient
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
+from minidl.kernels.reference.conv import expect_epilogue
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}  # other dtypes go to the reference
 
@@ -200,9 +201,23 @@ class ConvMixin(ReferenceBackend):
         return gx
 
     def conv2d_input_grad(
-        self, gy: Array, w: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
+        self,
+        gy: Array,
+        w: Array,
+        input_hw: Pair,
+        stride: Pair,
+        pad: Pad,
+        dilation: Pair,
+        groups: int,
+        *,
+        bias: Array | None = None,
+        relu: bool = False,
+        residual: Array | None = None,
     ) -> Array:
-        """Gradient of conv2d by x: gy (N, OH, OW, O), w (O, KH, KW, C/groups) -> gx (N, H, W, C)."""
+        """Gradient of conv2d by x: gy (N, OH, OW, O), w (O, KH, KW, C/groups) -> gx (N, H, W, C).
+
+        bias (C,), residual (N, H, W, C) and relu work as in conv2d.
+        """
         expect_ndim("conv2d_input_grad", "gy", gy, 4)
         expect_ndim("conv2d_input_grad", "w", w, 4)
         h, width = input_hw
@@ -210,10 +225,14 @@ class ConvMixin(ReferenceBackend):
         shape = (n, h, width, depth * groups)
         call = forward_of("conv2d_input_grad", shape, w.shape, stride, pad, dilation, groups, gy.itemsize)
         expect_shape("conv2d_input_grad", "gy", gy, (n, *call.out_hw, o))
+        expect_epilogue("conv2d_input_grad", shape, bias, residual)
         if half.is_half(gy):
-            return self._conv2d_input_grad_half(gy, w, input_hw, (stride, pad, dilation), groups)
+            gx = self._conv2d_input_grad_half(gy, w, input_hw, (stride, pad, dilation), groups)
+            return self._finished(gx, bias, residual, relu)
         if gy.dtype not in FLOATS or not w.size:
-            return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups)
+            rest: dict[str, Any] = {"bias": bias, "relu": relu, "residual": residual}
+            return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups, **rest)
+        other = None if residual is None else operand(residual, gy.dtype)
         gy = operand(gy, gy.dtype)
         weight = flat_taps(w, gy.dtype)
         gx = memory.empty(shape, gy.dtype)
@@ -229,7 +248,7 @@ class ConvMixin(ReferenceBackend):
         algorithm = get_conv_algorithm() if undivided else "direct"
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
-            winograd(source, whole, gy, weight, turned_taps, True, None, None, False, gx)
+            winograd(source, whole, gy, weight, turned_taps, True, bias, other, relu, gx)
             return gx
         taps = tuple(
             tap for phase in phases for tap in phase.taps
@@ -239,7 +258,11 @@ class ConvMixin(ReferenceBackend):
             used = 0
             for row, col, window, own in phases:
                 if window is None:
-                    gx[:, row :: stride[0], col :: stride[1]] = 0
+                    apart = (slice(None), slice(row, None, stride[0]), slice(col, None, stride[1]))
+                    gx[apart] = 0
+                    if bias is not None or other is not None:
+                        rest_of = None if other is None else other[apart]
+                        gx[apart] = self._finished(gx[apart], bias, rest_of, relu)
                     continue
                 dense = stride == (1, 1)
                 plan = plan_gather(source, window, depth, dense, by_channel, get_num_threads())
@@ -251,7 +274,8 @@ class ConvMixin(ReferenceBackend):
                 origin = (row * width + col) * pixel + group * depth
                 places = (origin, h * width * pixel, stride[0] * width * pixel, stride[1] * pixel)
                 here = packed._replace(first=used * rows_per_tap)
-                gather(plan, gy, group * per, here, None, False, gx, depth, places)
+                row_bias = None if bias is None else bias[group * depth : (group + 1) * depth]
+                gather(plan, gy, group * per, here, row_bias, relu, gx, depth, places, other)
                 used += len(own)
         return gx
 

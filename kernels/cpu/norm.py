@@ -147,6 +147,32 @@ def _gradient_sums(
 
 
 @kernel
+def _masked_sums(
+    gy: Any, y: Any, g: Any, partial: Any, rows: Any, chunk_rows: Any, masked: Any, part: Any, parts: Any
+) -> None:
+    """partial[chunk] = sum of g by column; g = gy, masked by y > 0 and written when masked."""
+    width = partial.shape[1]
+    first_chunk, last_chunk = share(partial.shape[0], part, parts)
+    for chunk in range(first_chunk, last_chunk):
+        sums = partial[chunk]
+        end = min(rows, (chunk + 1) * chunk_rows)
+        for row in range(chunk * chunk_rows, end, GROUP):
+            group = min(GROUP, end - row)
+            for j in range(0, width, LANES):
+                s = zeros_like(load(gy, j))
+                for r in range(row, row + group):
+                    i = r * width + j
+                    v = load(gy, i)
+                    prefetch(gy, i + AHEAD)
+                    if masked:
+                        v = where_positive(load(y, i), v)
+                        prefetch(y, i + AHEAD)
+                        store(g, i, v)
+                    s = s + v
+                store(sums, j, load(sums, j) + widen(s))
+
+
+@kernel
 def _input_gradient(
     gy: Any,
     x: Any,
@@ -245,6 +271,35 @@ class NormMixin(Normalisation):
             sums += rest.sum(axis=0), np.square(rest).sum(axis=0)
         offset = sums[0] / pixels
         return shift + offset, np.maximum(sums[1] / pixels - np.square(offset), 0)
+
+    def channel_sums(self, g: Array, y: Array | None = None) -> tuple[Array, Array]:
+        """See the reference. One pass."""
+        expect_channels("channel_sums", g)
+        if y is not None:
+            expect_shape("channel_sums", "y", y, g.shape)
+        if not supported(g, y) or not g.size:
+            return super().channel_sums(g, y)
+        channels = g.shape[-1]
+        pixels = g.size // channels
+        plan = _plan(pixels, channels)
+        flat_g = dense(g).reshape(pixels, channels)
+        flat_y = flat_g if y is None else dense(y).reshape(pixels, channels)
+        out = flat_g if y is None else memory.empty(flat_g.shape, g.dtype)
+        sums = np.zeros(channels)
+        if plan.rows:
+            partial = memory.zeros((plan.chunks, plan.fold * channels), np.float64)
+            masked = y is not None
+            launch(
+                *(_masked_sums, flat_g, flat_y, out, partial, plan.rows, plan.chunk_rows, masked),
+                work=g.size,
+            )
+            sums += partial.sum(axis=0).reshape(-1, channels).sum(axis=0)
+        if plan.whole < pixels:
+            rest = slice(plan.whole, None)
+            if y is not None:
+                out[rest] = np.where(flat_y[rest] > 0, flat_g[rest], 0)
+            sums += out[rest].sum(axis=0, dtype=np.float64)
+        return (g if y is None else out.reshape(g.shape)), sums.astype(g.dtype)
 
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool

@@ -22,6 +22,7 @@ from minidl.kernels.cuda.tiling import Tiling
 from minidl.kernels.cuda.window import Axis, phases, pixel_place, window
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
+from minidl.kernels.reference.conv import expect_epilogue
 
 
 def gather(
@@ -181,11 +182,23 @@ class ConvMixin(ReferenceBackend):
         return y
 
     def conv2d_input_grad(
-        self, gy: Array, w: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
+        self,
+        gy: Array,
+        w: Array,
+        input_hw: Pair,
+        stride: Pair,
+        pad: Pad,
+        dilation: Pair,
+        groups: int,
+        *,
+        bias: Array | None = None,
+        relu: bool = False,
+        residual: Array | None = None,
     ) -> Array:
         """Gradient of conv2d by x: gy (N, OH, OW, O), w (O, KH, KW, C/groups) -> gx (N, H, W, C).
 
-        One launch for each phase of the stride: the pixels of a phase take the same taps.
+        One launch for each phase of the stride: the pixels of a phase take the same taps. bias (C,), residual
+        (N, H, W, C) and relu work as in conv2d.
         """
         expect_ndim("conv2d_input_grad", "gy", gy, 4)
         expect_ndim("conv2d_input_grad", "w", w, 4)
@@ -194,16 +207,20 @@ class ConvMixin(ReferenceBackend):
         out = expect_conv("conv2d_input_grad", c, w.shape, groups, input_hw, stride, pad, dilation)
         expect_shape("conv2d_input_grad", "gy", gy, (n, *out, o))
         h, width = input_hw
+        expect_epilogue("conv2d_input_grad", (n, h, width, c), bias, residual)
         down = phases(h, out[0], kh, stride[0], pad[0][0], dilation[0])
         across = phases(width, out[1], kw, stride[1], pad[1][0], dilation[1])
         fits = all(p.axis.fits(p.count) for p in (*down, *across))
         if element(gy) is None or not w.size or not fits:
-            return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups)
+            rest: dict[str, Any] = {"bias": bias, "relu": relu, "residual": residual}
+            return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups, **rest)
         device = self.device
         gx = device.empty((n, h, width, c), gy.dtype)
         if not gx.size:
             return gx
         gy, flat = operand(device, gy), flat_weight(device, w)
+        bias = None if bias is None else operand(device, bias)
+        residual = None if residual is None else operand(device, residual)
         for row in down:
             for col in across:
                 place = (
@@ -216,11 +233,11 @@ class ConvMixin(ReferenceBackend):
                 axes = (row.axis, col.axis)
                 if depthwise.is_depthwise(o, w.shape[3], groups):
                     packed = pack_taps(device, flat, row.taps, col.taps)
-                    depthwise.gather(device, gy, packed, None, None, gx, axes, counts, place, False)
+                    depthwise.gather(device, gy, packed, bias, residual, gx, axes, counts, place, relu)
                     continue
                 packed = pack_backward(device, flat, groups, row.taps, col.taps)
                 packed = packed.reshape(c, -1, o // groups)
-                gather(device, gy, packed, None, None, gx, axes, counts, place, groups, False)
+                gather(device, gy, packed, bias, residual, gx, axes, counts, place, groups, relu)
         return gx
 
     def conv2d_weight_grad(

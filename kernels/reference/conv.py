@@ -30,6 +30,14 @@ def tap_windows(kernel: Pair, stride: Pair, dilation: Pair, out_hw: Pair) -> Ite
             yield kh, kw, (slice(None), rows, cols)
 
 
+def expect_epilogue(kernel: str, shape: tuple[int, ...], bias: Array | None, residual: Array | None) -> None:
+    """Raise ValueError unless bias and residual fit a result of this shape."""
+    if bias is not None:
+        expect_shape(kernel, "bias", bias, shape[-1:])
+    if residual is not None:
+        expect_shape(kernel, "residual", residual, shape)
+
+
 class Convolution:
     """The convolution family of the reference back end."""
 
@@ -76,21 +84,36 @@ class Convolution:
         for kh, kw, window in tap_windows((w.shape[1], w.shape[2]), stride, dilation, (oh, ow)):
             tap = w[:, kh, kw, :].reshape(groups, o // groups, c // groups)
             y += self._by_group(padded[window], groups) @ tap.transpose(0, 2, 1)
-        y = y.transpose(1, 0, 2).reshape(n, oh, ow, o)
+        return self._finished(y.transpose(1, 0, 2).reshape(n, oh, ow, o), bias, residual, relu)
+
+    def _finished(self, y: Array, bias: Array | None, residual: Array | None, relu: bool) -> Array:
+        """[relu](y [+ bias] [+ residual]), C-contiguous."""
         if bias is not None:
             y = y + bias
         if residual is not None:
             y = y + residual
-        return xp.ascontiguousarray(xp.maximum(y, 0) if relu else y)
+        return self.xp.ascontiguousarray(self.xp.maximum(y, 0) if relu else y)
 
     @in_float32
     def conv2d_input_grad(
-        self, gy: Array, w: Array, input_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int
+        self,
+        gy: Array,
+        w: Array,
+        input_hw: Pair,
+        stride: Pair,
+        pad: Pad,
+        dilation: Pair,
+        groups: int,
+        *,
+        bias: Array | None = None,
+        relu: bool = False,
+        residual: Array | None = None,
     ) -> Array:
         """Gradient of conv2d by x: gy (N, OH, OW, O), w (O, KH, KW, C/groups) -> gx (N, H, W, C).
 
         Windows of neighbouring outputs overlap, so each tap adds into the window it read from. This is also
-        the transposed convolution.
+        the transposed convolution; for its sake, and for adding to a gradient that is there already, bias (C,),
+        residual (N, H, W, C) and relu work as in conv2d.
         """
         xp = self.xp
         expect_ndim("conv2d_input_grad", "gy", gy, 4)
@@ -98,13 +121,15 @@ class Convolution:
         n, o, c = gy.shape[0], w.shape[0], w.shape[3] * groups
         oh, ow = expect_conv("conv2d_input_grad", c, w.shape, groups, input_hw, stride, pad, dilation)
         expect_shape("conv2d_input_grad", "gy", gy, (n, oh, ow, o))
+        expect_epilogue("conv2d_input_grad", (n, *input_hw, c), bias, residual)
         (top, bottom), (left, right) = pad
         gpadded = xp.zeros((n, top + input_hw[0] + bottom, left + input_hw[1] + right, c), gy.dtype)
         g = self._by_group(gy, groups)
         for kh, kw, window in tap_windows((w.shape[1], w.shape[2]), stride, dilation, (oh, ow)):
             tap = w[:, kh, kw, :].reshape(groups, o // groups, c // groups)
             gpadded[window] += (g @ tap).transpose(1, 0, 2).reshape(n, oh, ow, c)
-        return xp.ascontiguousarray(gpadded[:, top : top + input_hw[0], left : left + input_hw[1]])
+        gx = gpadded[:, top : top + input_hw[0], left : left + input_hw[1]]
+        return self._finished(gx, bias, residual, relu)
 
     @in_float32
     def conv2d_weight_grad(

@@ -40,6 +40,17 @@ class Normalisation:
         var = ((rows - mean) ** 2).mean(axis=0)
         return mean.astype(x.dtype), var.astype(x.dtype)
 
+    def channel_sums(self, g: Array, y: Array | None = None) -> tuple[Array, Array]:
+        """g (..., C), 0 where the output y of a ReLU is not positive, and its sums (C,) over all other axes, in
+        float64.
+        """
+        xp = self.xp
+        expect_channels("channel_sums", g)
+        if y is not None:
+            expect_shape("channel_sums", "y", y, g.shape)
+            g = xp.where(y > 0, g, xp.zeros((), g.dtype))
+        return g, g.sum(axis=tuple(range(g.ndim - 1)), dtype=xp.float64).astype(g.dtype)
+
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool
     ) -> Array:

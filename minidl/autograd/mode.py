@@ -11,14 +11,22 @@ if TYPE_CHECKING:
     from minidl.autograd.anomaly import Watch
     from minidl.tensor import Tensor
 
-__all__ = ["enable_grad", "is_grad_enabled", "is_recomputing", "no_grad", "set_grad_enabled"]
+__all__ = [
+    "deferring",
+    "enable_grad",
+    "is_grad_enabled",
+    "is_recomputing",
+    "no_grad",
+    "set_grad_enabled",
+    "settle",
+]
 
 
 class _Mode(threading.local):
     enabled: bool = True
     recomputing: bool = False
     watch: Watch | None = None
-    deferring: bool = False  # inside a module's call: see minidl.ops.deferred
+    deferring: bool = False  # inside a module's call or a walk: see minidl.ops.deferred
 
     def __init__(self) -> None:
         self.pending: list[weakref.ref[Tensor]] = []
@@ -68,3 +76,26 @@ class enable_grad(set_grad_enabled):
 
     def __init__(self) -> None:
         super().__init__(True)
+
+
+class deferring:
+    """Context manager: operators may put off their work until the outermost such block ends."""
+
+    def __enter__(self) -> None:
+        self._outer = mode.deferring
+        mode.deferring = True
+
+    def __exit__(self, *_: object) -> None:
+        mode.deferring = self._outer
+        if not self._outer:
+            settle()
+
+
+def settle() -> None:
+    """Compute what this thread has put off and somebody still holds."""
+    pending = mode.pending
+    while pending:
+        t = pending.pop()()  # the last first: those before it may be parts of it
+        if t is not None:
+            t.data  # noqa: B018 - looking at it computes it
+        del t

@@ -8,11 +8,12 @@ saved; nothing is recursive, so a chain may be as long as memory allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from minidl.autograd.function import Function
-from minidl.autograd.mode import mode, set_grad_enabled
+from minidl.autograd.mode import deferring, mode, set_grad_enabled
 from minidl.autograd.ownership import owned
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def _walk(
     the first of them on each path, and leaves their hooks to the walk that it is a part of. Returns
     ``{id: [leaf or None, gradient]}`` of the leaves, or of what was wanted.
     """
+    from minidl.tensor import Tensor as tensor
+
     reach = None if wanted is None else _leading_to(roots, wanted, stop)
     pending: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
     heap: list[int] = []  # minus the numbers of the pending nodes
@@ -128,7 +131,9 @@ def _walk(
                 return
         entry[1] = entry[1] + g
 
-    with set_grad_enabled(create_graph):
+    # Gradients that are not recorded may be computed together with what is added to them.
+    late = nullcontext() if create_graph else deferring()
+    with set_grad_enabled(create_graph), late:
         while roots:
             t, g = roots.pop(0)
             send(t if t._node is None else t._node, g)
@@ -163,14 +168,13 @@ def _walk(
                 gi = grads[position]
                 if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
                     target, shape, dtype = edge
-                    try:
-                        if gi.data.shape != shape or gi.data.dtype != dtype:
-                            gi = _fit(node, position, gi)
-                    except AttributeError:
+                    if not isinstance(gi, tensor):
                         raise TypeError(
                             f"{node.name}.backward: gradient of input {position} expects a Tensor, "
                             f"got {type(gi).__name__}"
-                        ) from None
+                        )
+                    if gi.shape != shape or gi.dtype != dtype:
+                        gi = _fit(node, position, gi)
                     send(target, gi)
             if not (retain_graph or create_graph):
                 node._free()
@@ -237,14 +241,14 @@ def _fit(node: Function, position: int, g: Tensor) -> Tensor:
     edge = node._edges[position]
     assert edge is not None
     _, shape, dtype = edge
-    if g.data.shape != shape:
+    if g.shape != shape:
         if not node.broadcasts:
             raise RuntimeError(
                 f"{node.name}.backward: gradient of input {position} has shape {tuple(g.shape)}, the input "
                 f"has {tuple(shape)}"
             )
         g = g.sum_to(shape)
-    if g.data.dtype != dtype:
+    if g.dtype != dtype:
         g = g.to(dtype)
     return g
 

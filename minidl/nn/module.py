@@ -12,10 +12,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.autograd.mode import mode
+from minidl.autograd.mode import deferring, mode
 from minidl.kernels import devices
 from minidl.nn.state import load_tensors
-from minidl.ops.deferred import settle
 from minidl.tensor import Parameter, Tensor
 
 __all__ = ["HookHandle", "Module"]
@@ -358,12 +357,8 @@ class Module:
         if mode.deferring:
             output = self.forward(*args, **kwargs)
         else:
-            mode.deferring = True
-            try:
+            with deferring():
                 output = self.forward(*args, **kwargs)
-            finally:
-                mode.deferring = False
-                settle()
         if self._forward_hooks:
             for hook in list(self._forward_hooks.values()):
                 changed = hook(self, args, output)

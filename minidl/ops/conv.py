@@ -16,10 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minidl import kernels
-from minidl.autograd import Function
+from minidl.autograd import Function, is_grad_enabled
 from minidl.ops._common import Array, Pad2d, Pair, expect_same_dtype, nchw, nhwc, pad2d, pair
 from minidl.ops._windows import along_width, as_image, as_signal, one, pad1d, with_batch, without_batch
+from minidl.ops.arithmetic import ReLUBackward
+from minidl.ops.deferred import Recipe, defer, may_defer
 from minidl.ops.movement import pad, reshape
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
@@ -45,47 +49,104 @@ class Geometry:
         return h, w
 
 
+def _before_epilogue(node: Conv2d | Conv2dInputGrad, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The gradients of the sum before ReLU, which is the residual's too, and of the bias."""
+    needs_bias = node.needs_input_grad[2]
+    if needs_bias and not is_grad_enabled() and grad.dtype in (np.float32, np.float64):
+        y = nhwc(node._output) if node.relu else None
+        g, sums = kernels.backend(grad.data).channel_sums(nhwc(grad.data), y)
+        return Tensor._wrap(nchw(g)), Tensor._wrap(sums)
+    if node.relu:
+        grad = ReLUBackward()(grad, node.saved_output().detach())
+    return grad, sum(grad, (0, 2, 3)) if needs_bias else None
+
+
 class Conv2d(Function):
+    """[relu](convolution [+ bias] [+ residual])."""
+
     saved_inputs = (0, 1)
+    relu = False
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
 
-    def forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+    def forward(self, x: Array, w: Array, bias: Array | None, residual: Array | None = None) -> Array:
         g = self.geometry
-        return nchw(kernels.backend(x).conv2d(nhwc(x), nhwc(w), bias, g.stride, g.pad, g.dilation, g.groups))
+        rest = None if residual is None else nhwc(residual)
+        place = g.stride, g.pad, g.dilation, g.groups
+        y = kernels.backend(x).conv2d(nhwc(x), nhwc(w), bias, *place, relu=self.relu, residual=rest)
+        return nchw(y)
 
-    def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = self.saved()
-        needs_x, needs_w, needs_bias = self.needs_input_grad
-        gx = Conv2dInputGrad(self.geometry, x.shape[2:])(grad, w) if needs_x else None
+        needs_x, needs_w, *_ = self.needs_input_grad
+        grad, gb = _before_epilogue(self, grad)
+        gx = input_grad(self.geometry, x.shape, grad, w) if needs_x else None
         gw = Conv2dWeightGrad(self.geometry, w.shape[2:])(grad, x) if needs_w else None
-        gb = sum(grad, (0, 2, 3)) if needs_bias else None
-        return gx, gw, gb
+        return (gx, gw, gb, grad)[: len(self.needs_input_grad)]
 
 
 class Conv2dInputGrad(Function):
-    """The adjoint of a convolution in its input: the transposed convolution."""
+    """The adjoint of a convolution in its input, the transposed convolution: [relu](it [+ bias] [+ residual])."""
 
     saved_inputs = (0, 1)
+    relu = False
 
     def __init__(self, geometry: Geometry, input_hw: Any) -> None:
         self.geometry = geometry
         self.input_hw: Pair = (int(input_hw[0]), int(input_hw[1]))
 
-    def forward(self, gy: Array, w: Array) -> Array:
+    def forward(self, gy: Array, w: Array, bias: Array | None = None, residual: Array | None = None) -> Array:
         g = self.geometry
+        rest = None if residual is None else nhwc(residual)
+        place = self.input_hw, g.stride, g.pad, g.dilation, g.groups
         gx = kernels.backend(gy).conv2d_input_grad(
-            nhwc(gy), nhwc(w), self.input_hw, g.stride, g.pad, g.dilation, g.groups
+            nhwc(gy), nhwc(w), *place, bias=bias, relu=self.relu, residual=rest
         )
         return nchw(gx)
 
-    def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         gy, w = self.saved()
-        needs_gy, needs_w = self.needs_input_grad
+        needs_gy, needs_w, *_ = self.needs_input_grad
+        grad, gb = _before_epilogue(self, grad)
         ggy = Conv2d(self.geometry)(grad, w, None) if needs_gy else None
         gw = Conv2dWeightGrad(self.geometry, w.shape[2:])(gy, grad) if needs_w else None
-        return ggy, gw
+        return (ggy, gw, gb, grad)[: len(self.needs_input_grad)]
+
+
+class Convolution(Recipe):
+    """A convolution or a transposed one, to be computed together with what follows."""
+
+    def __init__(
+        self,
+        operator: Conv2d | Conv2dInputGrad,
+        operands: tuple[Tensor, Tensor, Tensor | None],
+        shape: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.operator, self.operands = operator, operands
+        self.shape, self.dtype = shape, operands[0].dtype
+
+    def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
+        self.operator.relu = self.operator.saves_output = relu
+        return self.operator(*self.operands, residual)
+
+
+def _run(
+    operator: Conv2d | Conv2dInputGrad, x: Tensor, w: Tensor, bias: Tensor | None, shape: tuple[int, ...]
+) -> Tensor:
+    """The operator of its operands, deferred where something may follow."""
+    if may_defer() and x.dtype in (np.float32, np.float64):
+        x.data  # noqa: B018 - computes what is deferred itself: chains of layers would be chains of calls
+        return defer(Convolution(operator, (x, w, bias), shape))
+    return operator(x, w, bias)
+
+
+def input_grad(geometry: Geometry, shape: tuple[int, ...], grad: Tensor, w: Tensor) -> Tensor:
+    """The gradient of a convolution by its input of this shape. What other operators give to the same input
+    is added in the same kernel, when it comes first.
+    """
+    return _run(Conv2dInputGrad(geometry, shape[2:]), grad, w, None, shape)
 
 
 class Conv2dWeightGrad(Function):
@@ -108,7 +169,7 @@ class Conv2dWeightGrad(Function):
         gy, x = self.saved()
         needs_gy, needs_x = self.needs_input_grad
         ggy = Conv2d(self.geometry)(x, grad, None) if needs_gy else None
-        gx = Conv2dInputGrad(self.geometry, x.shape[2:])(gy, grad) if needs_x else None
+        gx = Conv2dInputGrad(self.geometry, x.shape[2:])(gy, grad, None) if needs_x else None
         return ggy, gx
 
 
@@ -138,8 +199,8 @@ def output_shape(
 
 def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """A convolution of images whose options are checked; checks that the shapes fit together."""
-    output_shape(op, x, weight, bias, geometry)
-    return Conv2d(geometry)(x, weight, bias)
+    shape = output_shape(op, x, weight, bias, geometry)
+    return _run(Conv2d(geometry), x, weight, bias, shape)
 
 
 def geometry2d(op: str, kernel: Pair, stride: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
@@ -268,10 +329,12 @@ def _conv_transpose(
             f"{geometry.pad} gives an output of {sizes[0]}x{sizes[1]}"
         )
     inner = Geometry(geometry.stride, (pads[0], pads[1]), geometry.dilation, groups)
-    y = Conv2dInputGrad(inner, sizes)(x, weight)
+    own = None if any(zeros) else bias
+    y = _run(Conv2dInputGrad(inner, sizes), x, weight, own, (x.shape[0], outputs, *sizes))
     if any(zeros):
         y = pad(y, (0, zeros[1], 0, zeros[0]))
-    return y if bias is None else y + reshape(bias, (outputs, 1, 1))
+        return y if bias is None else y + reshape(bias, (outputs, 1, 1))
+    return y
 
 
 def conv_transpose2d(

@@ -14,6 +14,9 @@ of a deferred tensor are deferred themselves. The first look at the array runs t
 Whatever the forward pass is written like, its results, graph and gradients are those of the same operators
 run one by one; only the moment differs. It never shows: the outermost module call settles all that is still
 deferred before it returns, and so does every operator that writes in place.
+
+Convolutions are deferred for the bias and ReLU that follow them, and the walk over the graph defers their input
+gradients: where a second gradient reaches the same tensor, both are added as the kernel writes its result.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.mode import mode
+from minidl.autograd.mode import mode, settle
 from minidl.tensor import Tensor
 
-__all__ = ["Deferred", "Recipe", "add_in_place", "alone", "continued", "defer", "may_defer", "settle"]
+__all__ = ["Deferred", "Recipe", "add_in_place", "alone", "continued", "defer", "may_defer"]
 
 CROWDED = 256  # deferred tensors listed before the dead ones are dropped from the list
 
@@ -133,7 +136,7 @@ def alone(recipe: Any) -> bool:
 
 
 def may_defer() -> bool:
-    """Whether this thread is inside a module's call, and nobody watches the single operators."""
+    """Whether this thread is inside a module's call or a walk, and nobody watches the single operators."""
     return mode.deferring and mode.watch is None
 
 
@@ -166,7 +169,14 @@ def continued(x: Tensor, residual: Tensor | None, relu: bool) -> Tensor | None:
 
 def add_in_place(x: Tensor, residual: Tensor) -> bool:
     """Let a deferred x become x + residual, still deferred; False where that cannot be."""
-    settle(but=x)
+    kept: list[Tensor] = []  # x and what it is made of; others may be made of x, and want its present value
+    part: Any = x
+    while type(part) is Deferred:
+        kept.append(part)
+        part = getattr(part.recipe, "source", None)
+    mode.pending[:] = [ref for ref in mode.pending if not any(ref() is t for t in kept)]
+    settle()
+    mode.pending.extend([weakref.ref(t) for t in reversed(kept)])
     if type(x) is not Deferred or x is residual:
         return False
     before = defer(x.recipe)
@@ -175,22 +185,6 @@ def add_in_place(x: Tensor, residual: Tensor) -> bool:
         return False
     _data.__set__(x, after.recipe)
     return True
-
-
-def settle(but: Tensor | None = None) -> None:
-    """Compute what this thread has deferred and somebody still holds, except ``but`` and its parts."""
-    pending = mode.pending
-    if not pending:
-        return
-    spared: list[Tensor] = []
-    while type(but) is Deferred:
-        spared.append(but)
-        but = getattr(but.recipe, "source", None)
-    while pending:
-        t = pending.pop()()  # the last first: those before it may be parts of it
-        if type(t) is Deferred and not any(t is s for s in spared):
-            _compute(t)
-    pending.extend([weakref.ref(t) for t in reversed(spared)])
 
 
 def _compute(t: Deferred) -> None:

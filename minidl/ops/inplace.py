@@ -18,9 +18,10 @@ import numpy as np
 
 from minidl import autograd, random
 from minidl.autograd.hooks import move_retained
+from minidl.autograd.mode import settle
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
-from minidl.ops.deferred import Deferred, add_in_place, settle
+from minidl.ops.deferred import Deferred, add_in_place
 from minidl.ops.device import to_device
 from minidl.ops.indexing import assign, masked_fill
 from minidl.ops.movement import expand, two_steps

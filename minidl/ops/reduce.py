@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import Function
 from minidl.dtypes import accumulation_dtype, is_floating, is_half
 from minidl.kernels import devices
@@ -21,6 +22,9 @@ from minidl.tensor import Tensor
 Dim = int | Sequence[int] | None
 
 
+_PLAIN = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 class Sum(Function):
     """Sum over axes, kept as size 1. Its adjoint is expand. Integers and bools add up to int64."""
 
@@ -30,6 +34,9 @@ class Sum(Function):
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
         floats = is_floating(x.dtype)
+        if x.ndim == 4 and self.dims == (0, 2, 3) and x.dtype in _PLAIN:  # of a bias, over images
+            _, sums = kernels.backend(x).channel_sums(x.transpose(0, 2, 3, 1))
+            return sums.reshape(1, -1, 1, 1)
         # float32 images summed over N, H, W: NumPy adds strided rows one by one; float64 accumulation keeps
         # the accuracy
         wide = np.float64 if x.dtype == np.float32 and x.size > 4096 else accumulation_dtype(x.dtype)

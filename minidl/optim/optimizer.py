@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import kernels
+from minidl.autograd.mode import settle
 from minidl.errors import MinidlError
 from minidl.kernels import devices
-from minidl.ops.deferred import settle
 from minidl.tensor import Tensor
 
 __all__ = ["Optimizer", "OptimizerStateError", "check_settings"]

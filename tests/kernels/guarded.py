@@ -100,6 +100,9 @@ def convolution(rng: np.random.Generator, dtype: Any) -> None:
     equal([y], [slow.conv2d(x, weight, bias, *options, relu=True, residual=gy)], what, dtype)
     gx = fast.conv2d_input_grad(gy, weight, (h, w), *options)
     equal([gx], [slow.conv2d_input_grad(gy, weight, (h, w), *options)], what, dtype)
+    gx = fast.conv2d_input_grad(gy, weight, (h, w), *options, residual=x)
+    equal([gx], [slow.conv2d_input_grad(gy, weight, (h, w), *options, residual=x)], what, dtype)
+    equal(fast.channel_sums(gy, y), slow.channel_sums(gy, y), what, dtype)
     gw = fast.conv2d_weight_grad(gy, x, (kh, kw), *options)
     equal([gw], [slow.conv2d_weight_grad(gy, x, (kh, kw), *options)], what, dtype)
 

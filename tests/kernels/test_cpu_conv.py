@@ -97,6 +97,10 @@ def test_a_residual_of_another_layout_or_shape() -> None:
     for backend in (CPU, REFERENCE):
         with pytest.raises(ValueError, match="residual"):
             backend.conv2d(x, w, bias, *options, residual=residual[:, 1:])
+        with pytest.raises(ValueError, match="conv2d_input_grad: residual"):
+            backend.conv2d_input_grad(residual, w, (14, 14), *options, residual=x[1:])
+        with pytest.raises(ValueError, match="conv2d_input_grad: bias"):
+            backend.conv2d_input_grad(residual, w, (14, 14), *options, bias=bias[1:])
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
@@ -107,6 +111,16 @@ def test_gradients_equal_the_reference(name: str, dtype: str) -> None:
     assert gx.flags.c_contiguous
     expected = REFERENCE.conv2d_input_grad(*double(gy, w), input_hw, *options)
     assert_near(gx, expected, TOLERANCE[dtype], dtype)
+    rng = np.random.default_rng(2)
+    bias, residual = rng.normal(size=x.shape[3]).astype(dtype), rng.normal(size=x.shape).astype(dtype)
+    gx = CPU.conv2d_input_grad(gy, w, input_hw, *options, bias=bias, relu=True, residual=residual)
+    finished = np.maximum(expected + bias + residual, 0)
+    assert_near(gx, finished, TOLERANCE[dtype], dtype)
+    gx = CPU.conv2d_input_grad(gy, w, input_hw, *options, residual=residual)
+    assert_near(gx, expected + residual, TOLERANCE[dtype], dtype)
+    both = {"bias": bias.astype(np.float64), "relu": True, "residual": residual.astype(np.float64)}
+    same = REFERENCE.conv2d_input_grad(*double(gy, w), input_hw, *options, **both)
+    np.testing.assert_allclose(same, finished)
     gw = CPU.conv2d_weight_grad(gy, x, kernel_hw, *options)
     assert gw.transpose(0, 3, 1, 2).flags.c_contiguous
     expected = REFERENCE.conv2d_weight_grad(*double(gy, x), kernel_hw, *options)

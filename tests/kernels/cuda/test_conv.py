@@ -52,6 +52,9 @@ def run(case: str, dtype: Any, tolerance: float | None = None) -> None:
         agree("conv2d", dtype, x, w, bias, *options, relu=True, residual=rest, tolerance=tolerance)
         gy = normal(4, dtype, *y.shape)
         agree("conv2d_input_grad", dtype, gy, w, x_shape[1:3], *options, tolerance=tolerance)
+        row, rest = normal(5, dtype, w_shape[3] * groups), normal(6, dtype, *x_shape)
+        after = {"bias": row, "relu": True, "residual": rest}
+        agree("conv2d_input_grad", dtype, gy, w, x_shape[1:3], *options, **after, tolerance=tolerance)
     with tiling.force(WIDE if np.dtype(dtype).itemsize == 2 else SMALL):
         gw = agree("conv2d_weight_grad", dtype, gy, x, w_shape[1:3], *options, tolerance=tolerance)
     assert gw.transpose(0, 3, 1, 2).flags.c_contiguous

@@ -13,6 +13,7 @@ import pytest
 
 import minidl
 from minidl import kernels, nn
+from minidl.autograd.mode import deferring
 from minidl.kernels.cpu import CPUBackend
 from minidl.nn import functional as F
 from minidl.ops import deferred
@@ -124,12 +125,8 @@ def test_training_runs_one_kernel_for_norm_addition_and_relu(
 @pytest.fixture
 def inside() -> Iterator[None]:
     """As inside the call of a module."""
-    deferred.mode.deferring = True
-    try:
+    with deferring():
         yield
-    finally:
-        deferred.mode.deferring = False
-        deferred.settle()
 
 
 def norm(x: Tensor, **options: Any) -> Tensor:
@@ -319,3 +316,72 @@ def test_threads_defer_each_for_itself(inside: None) -> None:
     thread.join()
     assert found[0] is False
     np.testing.assert_allclose(found[1], plain(x))
+
+
+class Autoencoder(nn.Module):
+    """Convolutions with biases and ReLUs, transposed ones, and a path around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.same = nn.Conv2d(4, 4, 3, padding=1)
+        self.up = nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1)
+        self.odd = nn.ConvTranspose2d(3, 3, 2, stride=3, output_padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.down(x).relu()
+        code = F.relu(self.same(code) + code)
+        return F.relu(self.odd(F.relu(self.up(code) + x)))
+
+
+def test_biases_and_relus_run_in_the_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(
+        monkeypatch, ("relu", "relu_backward", "add", "channel_sums", "conv2d", "conv2d_input_grad")
+    )
+    model = Autoencoder()
+    y = model(Tensor(numbers(2, 3, 6, 6, dtype=np.float32), requires_grad=True))
+    # The last layer's output_padding is beyond its input's reach: its bias and ReLU come after the padding.
+    assert calls == ["conv2d"] * 2 + ["conv2d_input_grad"] * 2 + ["relu"]
+    del calls[:]
+    y.backward(Tensor(numbers(*y.shape, dtype=np.float32)))
+    # Two gradients reach the code and the input each; the convolutions add the second one.
+    assert sorted(calls) == [
+        *["channel_sums"] * 4,
+        *["conv2d"] * 2,
+        *["conv2d_input_grad"] * 2,
+        "relu_backward",
+    ]
+
+
+def test_derivatives_of_an_autoencoder_are_those_of_its_operators_one_by_one() -> None:
+    results = []
+    for defer in (True, False):
+        minidl.manual_seed(0)
+        model = Autoencoder().double()
+        x = Tensor(numbers(2, 3, 6, 6), requires_grad=True)
+        with kernels.use("reference"):
+            y = model(x) if defer else model.forward(x)
+            inputs = [x, *model.parameters()]
+            first = minidl.grad((y * y).sum(), inputs, retain_graph=True)
+            recorded = minidl.grad((y * y).sum(), inputs, create_graph=True)
+            second = minidl.grad(sum(((g * g).sum() for g in recorded[1:]), recorded[0].sum()), inputs)
+        results.append([t.detach().numpy() for t in (y, *first, *recorded, *second)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_of_a_tensor_with_several_readers_add_up() -> None:
+    weights = [Tensor(numbers(3, 3, 3, 3, seed=i), requires_grad=True) for i in range(3)]
+    x = Tensor(numbers(1, 3, 5, 5), requires_grad=True)
+    total = sum(((F.conv2d(x, w, padding=1) ** 2).sum() for w in weights), (x * x).sum())
+    expected = 2 * x.detach().numpy()
+    for w in weights:
+        one = Tensor(x.detach().numpy(), requires_grad=True)
+        (F.conv2d(one, w, padding=1) ** 2).sum().backward()
+        assert one.grad is not None
+        expected = expected + one.grad.numpy()
+    total.backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-9)
+    assert type(x.grad) is Tensor
+    assert deferred.mode.pending == []
