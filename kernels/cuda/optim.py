@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,8 +19,9 @@ from minidl.kernels.reference.optim import expect_like
 ENTRY = np.dtype([(name, "i8") for name in ("param", "state0", "state1", "grad", "count", "first_block")])
 PER_BLOCK = 1024
 """Elements of a block (optim.cu)."""
-
-
+MOST = 72
+"""Parameters of one launch: their table is an argument of the kernel."""
+TABLE = np.dtype((np.void, MOST * ENTRY.itemsize))
 Member: TypeAlias = tuple[Array, Array, Array | None, Array | None]
 """param, grad, and the rule's state arrays."""
 
@@ -44,17 +47,41 @@ class OptimMixin(ReferenceBackend):
 
     device: Device
 
+    def __init__(self, xp: Any) -> None:
+        super().__init__(xp)
+        self._gathered = threading.local()  # .steps: what waits for the end of a block in this thread
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Optimizer steps in a ``with`` block are gathered, and launched at its end, those that share their numbers
+        together. None is made when the block ends in an error."""
+        if getattr(self._gathered, "steps", None) is not None:
+            yield
+            return
+        waiting: dict[tuple[Any, ...], list[Member]] = {}
+        self._gathered.steps = waiting
+        try:
+            yield
+        finally:
+            self._gathered.steps = None
+        for (kernel, *numbers), members in waiting.items():
+            self._step(kernel, members, tuple(numbers))
+
     def _step(self, kernel: str, members: Sequence[Member], numbers: tuple[float | int, ...]) -> None:
         """Launch ``kernel`` over these parameters; none is empty and each is flat."""
-        device, first = self.device, 0
-        table = np.zeros(len(members), ENTRY)
-        for i, (param, grad, *state) in enumerate(members):
-            places = [0 if a is None else device.address(a) for a in (param, *state, grad)]
-            table[i] = (*places, param.size, first)
-            first += blocks(param.size, PER_BLOCK)
-        if first:
-            entries = device.xp.asarray(table.view(np.int64))
-            args = (entries, len(members), *numbers)
+        waiting = getattr(self._gathered, "steps", None)
+        if waiting is not None:
+            waiting.setdefault((kernel, *numbers), []).extend(members)
+            return
+        device = self.device
+        for start in range(0, len(members), MOST):
+            part, first = members[start : start + MOST], 0
+            table = np.zeros(MOST, ENTRY)
+            for i, (param, grad, *state) in enumerate(part):
+                places = [0 if a is None else device.address(a) for a in (param, *state, grad)]
+                table[i] = (*places, param.size, first)
+                first += blocks(param.size, PER_BLOCK)
+            args = (table.view(TABLE)[0], len(part), *numbers)
             device.launch(device.compile("optim.cu")[kernel], first, 256, args)
 
     def _each(

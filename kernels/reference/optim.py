@@ -7,6 +7,8 @@ is only read.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from minidl.kernels.reference.checks import Array, expect, expect_shape
@@ -26,6 +28,11 @@ class Optimizers:
     """The optimizer family of the reference back end."""
 
     xp: Any
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Steps in a ``with`` block may be gathered and made at its end: here each is made at once."""
+        yield
 
     def sgd_step(
         self,

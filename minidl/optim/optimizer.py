@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,16 +147,22 @@ class Optimizer:
         they are.
         """
         settle()  # inside of a forward pass: what it has computed so far belongs to the old values
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.requires_grad:
-                    continue
-                state = self.state.get(id(parameter))
-                if state is None:
-                    state = self.state[id(parameter)] = {"step": 0}
-                state["step"] += 1
-                self._update(parameter.data, parameter.grad.data, state, group)
-                parameter.mark_changed()
+        with ExitStack() as gathering:  # a back end may make many small steps in one
+            open_backends: set[int] = set()
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is None or not parameter.requires_grad:
+                        continue
+                    backend = kernels.backend(parameter.data)
+                    if id(backend) not in open_backends:
+                        open_backends.add(id(backend))
+                        gathering.enter_context(backend.together())
+                    state = self.state.get(id(parameter))
+                    if state is None:
+                        state = self.state[id(parameter)] = {"step": 0}
+                    state["step"] += 1
+                    self._update(parameter.data, parameter.grad.data, state, group)
+                    parameter.mark_changed()
 
     def _update(self, parameter: Any, gradient: Any, state: dict[str, Any], group: Group) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")

@@ -1,7 +1,8 @@
 // One optimizer step over many parameters in one launch: SGD, Adam, AdamW, RMSprop by PyTorch's rules.
 //
-// A network has hundreds of small parameters; a launch for each would be mostly launching.  So a table in memory says, for each
-// parameter, where its arrays lie and which blocks are its own; a block finds its parameter by bisection.
+// A network has hundreds of small parameters; a launch for each would be mostly launching.  So a table says, for each parameter,
+// where its arrays lie and which blocks are its own; a block finds its parameter by bisection.  The table is an argument of the
+// kernel (of 4096 bytes at most), so nothing is copied for it, and a captured graph has it inside.
 #include "types.cuh"
 
 struct Entry {
@@ -12,13 +13,15 @@ struct Entry {
 
 constexpr int PER_BLOCK = 1024;                                  // elements of a block
 
-template <class Rule> __device__ __forceinline__ void update(const Entry* __restrict__ entries, int parameters, Rule rule) {
+struct Table { Entry entries[72]; };
+
+template <class Rule> __device__ __forceinline__ void update(const Table& table, int parameters, Rule rule) {
   int low = 0, high = parameters;                                // the last entry whose first block is not after this one
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    (entries[middle].first_block <= blockIdx.x ? low : high) = middle;
+    (table.entries[middle].first_block <= blockIdx.x ? low : high) = middle;
   }
-  const Entry e = entries[low];
+  const Entry e = table.entries[low];
   const int64_t first = (blockIdx.x - e.first_block) * PER_BLOCK + threadIdx.x;
 #pragma unroll
   for (int j = 0; j < PER_BLOCK / 256; j++) {
@@ -29,9 +32,9 @@ template <class Rule> __device__ __forceinline__ void update(const Entry* __rest
 
 // g = grad + decay * p;  buf = momentum * buf + (1 - dampening) * g;  p -= lr * (nesterov ? g + momentum * buf : buf)
 extern "C" __global__ void __launch_bounds__(256)
-sgd(const Entry* __restrict__ entries, const int parameters, const float lr, const float momentum, const float keep,
+sgd(const __grid_constant__ Table table, const int parameters, const float lr, const float momentum, const float keep,
     const float decay, const int nesterov) {
-  update(entries, parameters, [=](const Entry& e, int64_t i) {
+  update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i];
     float g = fmaf(decay, p, e.grad[i]);
     if (e.state0) {
@@ -46,9 +49,9 @@ sgd(const Entry* __restrict__ entries, const int parameters, const float lr, con
 // m += (1 - beta1)(g - m);  v = beta2 * v + (1 - beta2) g^2;  p -= rate * m / (sqrt(v) * scale + eps).  Decoupled: p *= shrink first.
 // rate = lr / (1 - beta1^step) and scale = 1 / sqrt(1 - beta2^step) come from the host, in double.
 extern "C" __global__ void __launch_bounds__(256)
-adam(const Entry* __restrict__ entries, const int parameters, const float rate, const float scale, const float rest1,
+adam(const __grid_constant__ Table table, const int parameters, const float rate, const float scale, const float rest1,
      const float beta2, const float rest2, const float eps, const float decay, const float shrink) {
-  update(entries, parameters, [=](const Entry& e, int64_t i) {
+  update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i] * shrink, g = fmaf(decay, p, e.grad[i]);
     const float m = fmaf(rest1, g - e.state0[i], e.state0[i]), v = fmaf(beta2, e.state1[i], rest2 * (g * g));
     e.state0[i] = m;
@@ -59,9 +62,9 @@ adam(const Entry* __restrict__ entries, const int parameters, const float rate, 
 
 // g = grad + decay * p;  square = alpha * square + (1 - alpha) g^2;  d = g / (sqrt(square) + eps);  with a buffer d = buf = momentum * buf + d
 extern "C" __global__ void __launch_bounds__(256)
-rmsprop(const Entry* __restrict__ entries, const int parameters, const float lr, const float alpha, const float rest,
+rmsprop(const __grid_constant__ Table table, const int parameters, const float lr, const float alpha, const float rest,
         const float eps, const float decay, const float momentum) {
-  update(entries, parameters, [=](const Entry& e, int64_t i) {
+  update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i], g = fmaf(decay, p, e.grad[i]);
     const float square = fmaf(alpha, e.state0[i], rest * (g * g));
     e.state0[i] = square;

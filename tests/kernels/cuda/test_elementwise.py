@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl
+from minidl import optim
+from minidl.kernels import devices
 from tests.kernels.cuda.on_device import BF16, F32, REFERENCE, agree, backend, device, normal
 from tests.kernels.emulator.needs import emulator
 
@@ -88,6 +91,43 @@ def test_one_parameter_at_a_time_is_a_list_of_one() -> None:
     REFERENCE.adam_step(expected[0], g, expected[1], expected[2], 1, 0.01, 0.9, 0.999, 1e-8, 0.0, False)
     for ours, theirs in zip((p, m, v), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-7)
+
+
+def test_steps_are_gathered_and_a_table_holds_only_so_many() -> None:
+    params, grads = ([normal(s * 100 + i, F32, 3 + i) for i in range(80)] for s in (0, 1))
+    expected = [p - np.float32(0.5) * g for p, g in zip(params, grads, strict=True)]
+    before = device().launches
+    with backend().together():
+        for p, g in zip(params, grads, strict=True):
+            backend().sgd_step(p, g, None, 0.5, 0.0, 0.0, 0.0, False)
+        assert device().launches == before
+    assert device().launches == before + 2
+    for p, e in zip(params, expected, strict=True):
+        np.testing.assert_allclose(p, e, rtol=1e-6, atol=1e-7)
+
+
+def test_an_error_makes_no_gathered_step() -> None:
+    p = np.ones(3, F32)
+    with pytest.raises(KeyError), backend().together():
+        backend().sgd_step(p, p.copy(), None, 0.5, 0.0, 0.0, 0.0, False)
+        raise KeyError
+    assert (p == 1).all()
+
+
+def test_an_engines_optimizer_makes_one_launch() -> None:
+    place = devices.place("emulated")
+    weights = [minidl.tensor(normal(i, F32, 4, 2), requires_grad=True) for i in range(3)]
+    moved = [minidl.tensor(w.detach().numpy(), requires_grad=True, device="emulated") for w in weights]
+    for group in (weights, moved):
+        optimizer = optim.AdamW(group, lr=0.1)
+        sum((w * w).sum() for w in group).backward()
+        before = place.device.launches
+        optimizer.step()
+    assert place.device.launches == before + 1
+    for ours, theirs in zip(moved, weights, strict=True):
+        np.testing.assert_allclose(
+            ours.detach().to("cpu").numpy(), theirs.detach().numpy(), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_other_dtypes_are_stepped_by_the_reference() -> None:
