@@ -64,7 +64,7 @@ SELF = {
     "epochs": 3,
     "steps_per_epoch": 50,
 }
-LARGE = {"batch_size": 128, "source_batch_size": 32, "lr": 0.007}
+LARGE = {"batch_size": 128, "source_batch_size": 64, "lr": 0.007, "epochs": 5}
 
 JPEG = Shift(
     "jpeg",

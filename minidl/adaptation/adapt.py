@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from minidl.adaptation.trainer import AdaptationTrainer, Mixing, Parts
 from minidl.data import DataLoader, Dataset, Splits, Subset
 from minidl.errors import MinidlError, UsageError
 from minidl.models import Model
+from minidl.nn import Module
 from minidl.training import plots
 from minidl.training.checkpoint import (
     Checkpoint,
@@ -118,56 +120,15 @@ def adapt(
     if settings.statistics == "source":
         model.freeze_norms(affine=False)
     describe = describer(settings, model.options, cfg, classes)
+    result: Module = model
     history: list[EpochRow] = []
+    folder: RunFolder | None = None
     if settings.trains:
-        alignment = settings.alignment(model.num_features)
-        teacher = _self_training(model, settings, reporter)
-        parts = Parts(model, alignment, teacher)
-        kept = "self_training.teacher." if teacher is not None else "model."
-
-        def describe_kept(state: Any, epoch: int, metrics: dict[str, Any]) -> Checkpoint:
-            chosen = {n.removeprefix(kept): array for n, array in state.items() if n.startswith(kept)}
-            return describe(chosen, epoch, metrics)
-
-        identity = {
-            "settings": settings.to_dict(),
-            "classes": classes,
-            "data": fingerprint(domains.source.train, domains.target_train),
-        }
-        folder = RunFolder(out, parts, describe_kept, identity, step_seconds=step_seconds)
-        if status == "unfinished":
-            folder.read()
-        loader = _pair_loader(domains, settings, cfg, workers, reporter)
-        epochs = settings.epochs or 0
-        steps = epochs * len(loader)
-        optimizer = make_optimizer(settings, model)
-        if alignment is not None and (own := list(alignment.parameters())):
-            optimizer.add_param_group({"params": own, "name": settings.method})
-        trainer = AdaptationTrainer(
-            parts,
-            model.classifier_name,
-            steps,
-            optimizer,
-            loader,
-            None,
-            classes,
-            alignment=alignment,
-            self_training=teacher,
-            mixing=Mixing(settings.mix_share, settings.mix_signs, settings.seed)
-            if settings.mix_share
-            else None,
-            scheduler=make_schedule(settings, optimizer, steps),
-            label_smoothing=settings.label_smoothing,
-            clip_norm=settings.clip_norm,
-            reporter=reporter,
-            on_step=folder.on_step,
-            on_epoch=folder.on_epoch,
+        result, history, folder = _train(
+            model, domains, settings, cfg, out, status, resume, describe, workers, step_seconds, reporter
         )
-        history = train(trainer, folder, epochs, status, resume, reporter)
-        result = teacher.teacher if teacher is not None else model
     else:
         _make_folder(out)
-        result = model
     after = _looks(result, loaders, reporter, "after", model.classifier_name)
     report = make_report(
         classes,
@@ -178,13 +139,74 @@ def adapt(
     write_text(out / REPORT, readable_json({"settings": settings.to_dict(), **report.to_dict()}))
     if draw:
         _draw(out, report, before, after, classes, history, embedding, domains.labelled, reporter)
-    if settings.trains:
+    if folder is not None:
         folder.finish()
     else:  # last.safetensors says that the run is finished, so it is written last
         checkpoint = describe(model.state_dict(), 0, {})
         save_checkpoint(checkpoint, out / BEST)
         save_checkpoint(checkpoint, out / LAST)
     return Adapted(out, report, history, before)
+
+
+def _train(
+    model: Model,
+    domains: Domains,
+    settings: AdaptSettings,
+    cfg: dict[str, Any],
+    out: Path,
+    status: str,
+    resume: bool,
+    describe: Callable[[Mapping[str, np.ndarray], int, dict[str, Any]], Checkpoint],
+    workers: int,
+    step_seconds: float | None,
+    reporter: Reporter,
+) -> tuple[Module, list[EpochRow], RunFolder]:
+    """Train, from the saved state when `status` is "unfinished"; the network to keep, the history and the run
+    folder, which is still to be finished.
+    """
+    alignment = settings.alignment(model.num_features)
+    teacher = _self_training(model, settings, reporter)
+    parts = Parts(model, alignment, teacher)
+    kept = "self_training.teacher." if teacher is not None else "model."
+
+    def describe_kept(state: Mapping[str, np.ndarray], epoch: int, metrics: dict[str, Any]) -> Checkpoint:
+        chosen = {n.removeprefix(kept): array for n, array in state.items() if n.startswith(kept)}
+        return describe(chosen, epoch, metrics)
+
+    identity = {
+        "settings": settings.to_dict(),
+        "classes": domains.source.classes,
+        "data": fingerprint(domains.source.train, domains.target_train),
+    }
+    folder = RunFolder(out, parts, describe_kept, identity, step_seconds=step_seconds)
+    if status == "unfinished":
+        folder.read()
+    loader = _pair_loader(domains, settings, cfg, workers, reporter)
+    epochs = settings.epochs or 0
+    steps = epochs * len(loader)
+    optimizer = make_optimizer(settings, model)
+    if alignment is not None and (own := list(alignment.parameters())):
+        optimizer.add_param_group({"params": own, "name": settings.method})
+    trainer = AdaptationTrainer(
+        parts,
+        model.classifier_name,
+        steps,
+        optimizer,
+        loader,
+        None,
+        domains.source.classes,
+        alignment=alignment,
+        self_training=teacher,
+        mixing=Mixing(settings.mix_share, settings.mix_signs, settings.seed) if settings.mix_share else None,
+        scheduler=make_schedule(settings, optimizer, steps),
+        label_smoothing=settings.label_smoothing,
+        clip_norm=settings.clip_norm,
+        reporter=reporter,
+        on_step=folder.on_step,
+        on_epoch=folder.on_epoch,
+    )
+    history = train(trainer, folder, epochs, status, resume, reporter)
+    return (teacher.teacher if teacher is not None else model), history, folder
 
 
 def _trained_network(settings: AdaptSettings, classes: list[str], reporter: Reporter) -> Model:

@@ -95,6 +95,9 @@ class AdaptSettings(Settings):
             self.labels_per_class = 10
         elif self.method != "finetune" and self.labels_per_class is not None:
             raise ValueError("labels_per_class is for the method finetune: the others use no target labels")
+        for name in ("semi", "unlabelled", "new_classifier"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is a setting of fine-tuning, adaptation has none")
         super().__post_init__()
         self._check("source_batch_size", 1, 10**6)
         self._check("align_weight", 0.0, 1e9)

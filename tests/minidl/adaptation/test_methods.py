@@ -333,6 +333,7 @@ def test_images_of_two_sizes_are_not_mixed() -> None:
         ({"threshold": 1.5}, "threshold must lie between 0"),
         ({"labels_per_class": 3}, "labels_per_class is for the method finetune"),
         ({"student_augment": "wild"}, "student_augment must be one of"),
+        ({"new_classifier": True}, "new_classifier is a setting of fine-tuning"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must lie between 1"),
     ],
 )
