@@ -202,3 +202,45 @@ def test_another_blas_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_library", lambda: None)
     blas.set_num_threads(1)
     assert blas.get_num_threads() is None
+
+
+def test_waiting_threads_spin_for_a_bounded_time_and_the_environment_is_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_WAIT_POLICY", *runtime.SPINNING):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ZeroDivisionError), runtime.bounded_spinning():
+        assert {name: os.environ[name] for name in runtime.SPINNING} == runtime.SPINNING
+        raise ZeroDivisionError
+    assert not set(runtime.SPINNING) & set(os.environ)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    with runtime.bounded_spinning():
+        assert not set(runtime.SPINNING) & set(os.environ)
+
+
+LOADED = """
+import os
+import numpy as np
+from minidl import kernels
+kernels.set_num_threads(2)
+seen = []
+import numba
+launch = numba.get_num_threads
+numba.get_num_threads = lambda: (seen.append(os.environ.get("GOMP_SPINCOUNT")), launch())[1]
+x = np.zeros(400_000, np.float32)
+kernels.backend(x).relu(x)
+kernels.backend(x).relu(x)
+print(*seen, os.environ.get("GOMP_SPINCOUNT"))
+"""
+
+
+def test_the_threading_layer_is_loaded_with_bounded_spinning() -> None:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", *runtime.SPINNING)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env={**inherited, "NUMBA_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [runtime.SPINNING["GOMP_SPINCOUNT"], "None", "None"]
