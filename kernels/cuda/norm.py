@@ -109,6 +109,36 @@ class NormMixin(ReferenceBackend):
             self._run("bn_apply", cut, x, (x, scale, shift, rest, y, cut.struct(), int(relu)))
         return y
 
+    def _sums(
+        self,
+        cut: Grid,
+        gy: Array,
+        x: Array | None = None,
+        y: Array | None = None,
+        mean: Array | None = None,
+        rstd: Array | None = None,
+    ) -> Array:
+        """(2, C): the sums of g, which is gy or, where y is given, gy where y > 0, and of g * xhat (0 without x)."""
+        device, channels = self.device, cut.channels
+        partial = device.empty((cut.slabs, 2, channels), np.float32)
+        self._run("bn_sums", cut, gy, (gy, x, y, mean, rstd, partial, cut.struct()))
+        total = device.empty((2, channels), np.float32)
+        add = device.compile("norm.cu", instances=["bn_add<float>"])["bn_add<float>"]
+        device.launch(add, blocks(2 * channels, 128), 128, (partial, total, cut.slabs, 2 * channels))
+        return total
+
+    def channel_sums(self, g: Array, y: Array | None = None) -> tuple[Array, Array]:
+        """g (..., C), 0 where the output y of a ReLU is not positive, and its sums (C,) over all other axes."""
+        expect_channels("channel_sums", g)
+        if element(g) is None or not g.size:
+            return super().channel_sums(g, y)
+        if y is not None:
+            expect_shape("channel_sums", "y", y, g.shape)
+            g = self.relu_backward(g, y)
+        flat = operand(self.device, g)
+        total = self._sums(grid(self.device, g.size // g.shape[-1], g.shape[-1]), flat)
+        return g, total[0].astype(g.dtype, copy=False)
+
     def batch_norm_backward(
         self,
         gy: Array,
@@ -144,11 +174,7 @@ class NormMixin(ReferenceBackend):
         cut = grid(device, x.size // channels, channels)
         total = None
         if needs_weight or (needs_x and training):
-            partial = device.empty((cut.slabs, 2, channels), np.float32)
-            self._run("bn_sums", cut, x, (gy, x, y, mean, rstd, partial, cut.struct()))
-            total = device.empty((2, channels), np.float32)
-            add = device.compile("norm.cu", instances=["bn_add<float>"])["bn_add<float>"]
-            device.launch(add, blocks(2 * channels, 128), 128, (partial, total, cut.slabs, 2 * channels))
+            total = self._sums(cut, gy, x, y, mean, rstd)
         gx = device.empty(x.shape, x.dtype) if needs_x else None
         masked = needs_residual and y is not None
         gresidual = device.empty(x.shape, x.dtype) if masked else given if needs_residual else None

@@ -112,7 +112,7 @@ bn_apply(const T* __restrict__ x, const float* __restrict__ scale, const float* 
   }
 }
 
-// partial (slabs, 2, C): sums of g and of g * xhat, where g = gy, or gy where y > 0 and else 0.
+// partial (slabs, 2, C): sums of g and of g * xhat, where g = gy, or gy where y > 0 and else 0.  x null: of g alone.
 template <class T, int VEC> __global__ void __launch_bounds__(256)
 bn_sums(const T* __restrict__ gy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean,
         const float* __restrict__ rstd, float* __restrict__ partial, const Slab slab) {
@@ -120,15 +120,17 @@ bn_sums(const T* __restrict__ gy, const T* __restrict__ x, const T* __restrict__
   const Position at(slab, VEC);
   float sum[VEC] = {}, product[VEC] = {};
   if (at.channel < slab.channels) {
-    Lanes<float, VEC> m, s;
-    m.load(mean + at.channel);
-    s.load(rstd + at.channel);
+    Lanes<float, VEC> m = {}, s = {};
+    if (x) {
+      m.load(mean + at.channel);
+      s.load(rstd + at.channel);
+    }
 #pragma unroll 2
     for (int row = at.row; row < at.end; row += at.step) {
       const int64_t place = (int64_t)row * slab.channels + at.channel;
-      Lanes<T, VEC> g, v, out;
+      Lanes<T, VEC> g, v = {}, out;
       g.load(gy + place);
-      v.load(x + place);
+      if (x) v.load(x + place);
       if (y) out.load(y + place);
 #pragma unroll
       for (int i = 0; i < VEC; i++) {

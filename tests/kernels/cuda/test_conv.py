@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.conv import phases
@@ -170,6 +172,31 @@ def test_wrong_shapes_are_refused() -> None:
         tiling.float32_precision("fast"),
     ):
         pass
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_any_shape_is_convolved(data: st.DataObject) -> None:
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, stride, dilation, groups = (
+        pair(1, 4),
+        pair(1, 4),
+        pair(1, 3),
+        data.draw(st.sampled_from([1, 1, 1, 2])),
+    )
+    pad = (pair(0, 3), pair(0, 3))
+    reach = [dilation[a] * (kernel[a] - 1) + 1 - sum(pad[a]) for a in (0, 1)]
+    h, w = (max(reach[a], 1) + data.draw(st.integers(0, 7)) for a in (0, 1))
+    depth, per = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    x, weight = normal(0, F32, 2, h, w, depth * groups), normal(1, F32, per * groups, *kernel, depth)
+    options = (stride, pad, dilation, groups)
+    with tiling.force(SMALL):
+        y = agree("conv2d", F32, x, weight, None, *options)
+        gy = normal(2, F32, *y.shape)
+        agree("conv2d_input_grad", F32, gy, weight, (h, w), *options)
+        agree("conv2d_weight_grad", F32, gy, x, kernel, *options)
 
 
 def test_phases_cover_every_pixel_and_every_tap_once() -> None:

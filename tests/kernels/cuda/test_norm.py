@@ -71,6 +71,15 @@ def test_only_the_wanted_gradients_are_made() -> None:
         assert [r is not None for r in results] == [needs[0], needs[2], needs[2], needs[1]]
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_sums_of_channels_with_and_without_a_mask(dtype: Any) -> None:
+    for shape in ((2, 5, 3, 24), (70, 4)) if dtype == F32 else ((2, 5, 3, 24),):
+        g, y = normal(0, dtype, *shape), normal(1, dtype, *shape)
+        tolerance = 3 * TOLERANCE[np.dtype(dtype)]
+        agree("channel_sums", dtype, g, tolerance=tolerance)
+        agree("channel_sums", dtype, g, y, tolerance=tolerance)
+
+
 def test_a_mask_of_nan_is_no_gradient() -> None:
     args = [normal(0, F32, 6, 4), normal(1, F32, 6, 4), *(normal(i, F32, 4) for i in (2, 3, 4))]
     y = np.full((6, 4), np.nan, F32)
