@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from minidl.kernels import get_conv_algorithm, get_num_threads
 from minidl.kernels.cpu import half, memory
-from minidl.kernels.cpu.by_channel import channel_weight_gradient
 from minidl.kernels.cpu.gather import gather, plan_gather
+from minidl.kernels.cpu.group_weight import group_weight_gradient
+from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
@@ -93,11 +94,6 @@ def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:
     return operand(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
 
 
-def is_by_channel(outputs: int, depth: int, groups: int) -> bool:
-    """Whether each output channel is made of one input channel of its own: a depthwise convolution."""
-    return outputs == groups > 1 and depth == 1
-
-
 class ConvMixin(ReferenceBackend):
     """conv2d and its two gradients."""
 
@@ -144,11 +140,11 @@ class ConvMixin(ReferenceBackend):
         if takes_winograd(call.source, call.window, o, algorithm, kept is not None):
             winograd(call.source, call.window, x, weight, call.taps, False, bias, other, relu, y, kept)
             return y
-        source, by_channel = call.source, is_by_channel(o, w.shape[3], groups)
-        if by_channel:
+        source, lanes = call.source, group_width(o, w.shape[3], groups, x.itemsize)
+        if lanes:
             source, groups = source._replace(channels=o), 1
         depth, per = source.channels, o // groups
-        plan = plan_gather(source, call.window, per, True, by_channel, get_num_threads())
+        plan = plan_gather(source, call.window, per, True, lanes, get_num_threads())
         for group in range(groups):
             outputs = slice(group * per, (group + 1) * per)
             make = functools.partial(pack, weight[outputs], call.taps, False, plan.cols)
@@ -238,13 +234,16 @@ class ConvMixin(ReferenceBackend):
         gx = memory.empty(shape, gy.dtype)
         if not gx.size:
             return gx
-        pixel, by_channel = depth * groups, is_by_channel(o, depth, groups)
-        if by_channel:
+        pixel, lanes = depth * groups, group_width(o, depth, groups, gy.itemsize)
+        if lanes > 1:  # within each group, turn outputs into inputs
+            turned = weight.reshape(groups, lanes, lanes, -1).swapaxes(1, 2)
+            weight = operand(turned, gy.dtype).reshape(weight.shape)
+        if lanes:
             depth, groups = pixel, 1
         per = o // groups
         source = Source(n, *call.out_hw, o, per, gy.itemsize)
         phases = gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation)
-        undivided = groups == 1 and stride == (1, 1) and not by_channel
+        undivided = groups == 1 and stride == (1, 1) and not lanes
         algorithm = get_conv_algorithm() if undivided else "direct"
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
@@ -265,10 +264,10 @@ class ConvMixin(ReferenceBackend):
                         gx[apart] = self._finished(gx[apart], bias, rest_of, relu)
                     continue
                 dense = stride == (1, 1)
-                plan = plan_gather(source, window, depth, dense, by_channel, get_num_threads())
+                plan = plan_gather(source, window, depth, dense, lanes, get_num_threads())
                 if plan.cols not in panels:
                     part = weight[group * per : (group + 1) * per]
-                    panels[plan.cols] = pack(part, taps, not by_channel, plan.cols)
+                    panels[plan.cols] = pack(part, taps, not lanes, plan.cols)
                 packed = panels[plan.cols]
                 rows_per_tap = packed.rows // len(taps)
                 origin = (row * width + col) * pixel + group * depth
@@ -304,9 +303,9 @@ class ConvMixin(ReferenceBackend):
             gw.fill(0)
             return gw.transpose(0, 2, 3, 1)
         gy, x = operand(gy, gy.dtype), operand(x, gy.dtype)
-        if is_by_channel(o, depth, groups):
+        if group_width(o, depth, groups, gy.itemsize):
             source = call.source._replace(channels=o)
-            channel_weight_gradient(x, source, call.window, gy, gw.reshape(o, kh * kw))
+            group_weight_gradient(x, source, call.window, gy, gw.reshape(o, depth, kh * kw))
             return gw.transpose(0, 2, 3, 1)
         algorithm = get_conv_algorithm() if groups == 1 else "direct"
         if takes_winograd_weight(call.source, call.window, o, algorithm):

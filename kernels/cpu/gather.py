@@ -22,6 +22,7 @@ import numpy as np
 
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.groups import group_fma
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
     GATHER_SLAB,
@@ -101,14 +102,14 @@ def store_edge(
 
 
 @functools.cache
-def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False) -> Kernel:
+def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel:
     """The gather convolution with a tile of ``rows`` pixels x ``vectors`` registers of output channels.
 
     dtype: of the tile. "bfloat16": source and weights are uint32, pairs of channels; the bias is float32, residual
     and output are uint16.
 
-    by_channel: every output channel reads its own source channel alone (depthwise); a stretch of the reduction
-    is one tap then, and pixels and weights meet lane by lane.
+    group: not 0 for groups of so many channels and outputs, side by side in the lanes (see groups.py); a stretch of
+    the reduction is one tap then.
 
     Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; packed
     weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias (zero-padded
@@ -117,11 +118,12 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
     0, 0) and from one image, row and column to the next; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
-    zero, fma, fma_lanes, add, store = tile.zero, tile.fma, tile.fma_lanes, tile.add, tile.store
+    zero, fma, add, store = tile.zero, tile.fma, tile.add, tile.store
+    fma_groups: Any = group_fma(dtype, rows, vectors, group) if group else None
     add_row, relu_tile = tile.add_row, tile.relu
     cols = tile.cols
 
-    @kernel(variant=f"{tile.name}{'-by-channel' if by_channel else ''}")
+    @kernel(variant=f"{tile.name}{f'-groups-of-{group}' if group else ''}")
     def gather(
         g: Geometry,
         source: Any,
@@ -179,9 +181,9 @@ def gather_kernel(dtype: str, rows: int, vectors: int, by_channel: bool = False)
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
                             for s in range(blocks[block], blocks[block + 1]):
                                 ai = a_tile + segments[s, 0]
-                                bi = (panel * panel_rows + first_row + segments[s, 2]) * cols
-                                if by_channel:
-                                    acc = fma_lanes(acc, a, ai + panel * cols, g.a_col, packed, bi, 0)
+                                bi = (panel * panel_rows + first_row + segments[s, 2] * max(group, 1)) * cols
+                                if group:
+                                    acc = fma_groups(acc, a, ai + panel * cols, g.a_col, packed, bi)
                                 else:
                                     for k in range(segments[s, 1]):
                                         acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
@@ -245,7 +247,7 @@ def plan_gather(
     window: Window,
     outputs: int,
     dense: bool,
-    by_channel: bool,
+    group: int,
     threads: int,
     pairs: bool = False,
 ) -> GatherPlan:
@@ -255,7 +257,7 @@ def plan_gather(
         source, window: what is read by what.
         outputs: output channels.
         dense: the grid's outputs follow each other in memory like its pixels.
-        by_channel: every output channel reads its own source channel alone.
+        group: channels of groups that lie side by side in the lanes, see groups.py; 0 for one group alone.
         threads: how many there are to use.
         pairs: elements of the source are pairs of bfloat16 numbers. Sums between blocks of the reduction would be
             rounded to bfloat16, so there is one block.
@@ -266,8 +268,8 @@ def plan_gather(
     best: tuple[float, TileShape, Geometry] | None = None
     for shape in tile_shapes():
         for linear in (False, True):
-            # By channel a tile reads whole vectors of channels, past the last one: only a slab has room for that.
-            direct_bytes = 0 if by_channel else 1 << 30
+            # By groups a tile reads whole vectors of channels, past the last one: only a slab has room for that.
+            direct_bytes = 0 if group else 1 << 30
             g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads, direct_bytes)
             if g.linear != linear:
                 continue
@@ -284,15 +286,15 @@ def plan_gather(
     _, shape, g = best
     cols = shape.vectors * lanes
     panels = ceil_div(outputs, cols)
-    reads = len(window.taps) * (1 if by_channel else source.channels)
+    reads = len(window.taps) * (group or source.channels)
     small = g.images * g.rows * g.cols * reads * outputs < SMALL
     chunk_parts, panel_parts = split_grid(1 if small else threads, g.chunks, panels)
     parts = chunk_parts * panel_parts
-    stretches = [(offset, 1) for offset in tap_offsets(g, window)] if by_channel else runs(g, window)
+    stretches = [(offset, 1) for offset in tap_offsets(g, window)] if group else runs(g, window)
     depth = sum(length for _, length in stretches)
     segments, blocks = depth_blocks(stretches, depth if pairs else DEPTH_BLOCK)
     dtype = "bfloat16" if pairs else NAMES[source.itemsize]
-    kernel = gather_kernel(dtype, shape.rows, shape.vectors, by_channel)
+    kernel = gather_kernel(dtype, shape.rows, shape.vectors, group)
     slab_size = max(1, parts * g.slab_size)
     return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 

@@ -33,7 +33,7 @@ def _product(
 ) -> Array:
     """x (M, K) times weight (N, K, 1), or turned (K, N, 1), to out (M, N); all C-contiguous."""
     m, n = out.shape
-    plan = plan_gather(*_rows(x), n, True, False, get_num_threads())
+    plan = plan_gather(*_rows(x), n, True, 0, get_num_threads())
     packed = kept_panels(kept, plan.cols, lambda: pack(weight, (0,), turned, plan.cols))
     gather(plan, x, 0, packed, bias, False, out, n, (0, m * n, m * n, n))
     return out

@@ -198,7 +198,7 @@ def conv2d(
     _, oh, ow, outputs = y.shape
     per = outputs // groups
     source = pair_source(source)
-    plan = plan_gather(source, window, per, True, False, get_num_threads(), pairs=True)
+    plan = plan_gather(source, window, per, True, 0, get_num_threads(), pairs=True)
     pairs = pixel_pairs(x)
     more = None if residual is None else bits(residual)
     for group in range(groups):
@@ -226,7 +226,7 @@ def conv2d_input_grad(
         if window is None:
             result[:, row :: stride[0], col :: stride[1]] = 0
             continue
-        plan = plan_gather(source, window, depth, stride == (1, 1), False, get_num_threads(), pairs=True)
+        plan = plan_gather(source, window, depth, stride == (1, 1), 0, get_num_threads(), pairs=True)
         for group in range(groups):
             packed = pack_pairs(weight[group * per : (group + 1) * per], taps, True, plan.cols)
             origin = (row * width + col) * channels + group * depth

@@ -193,9 +193,6 @@ class Tile(NamedTuple):
     cols: int  # vectors * lanes, in elements
     zero: Any  # zero() -> tile
     fma: Any  # fma(tile, a, ai, stride, b, bi): tile[r, c] += a[ai + r*stride] * b[bi + c]
-    fma_lanes: (
-        Any  # fma_lanes(tile, a, ai, step, b, bi, b_step): tile[r, c] += a[ai+r*step+c] * b[bi+r*b_step+c]
-    )
     load: Any  # load(m, mi, stride) -> tile: tile[r, c] = m[mi + r*stride + c]
     add: Any  # add(tile, m, mi, stride) -> tile: tile[r, c] += m[mi + r*stride + c]
     store: Any  # store(tile, m, mi, stride): m[mi + r*stride + c] = tile[r, c]
@@ -296,24 +293,6 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind, a, types.intp, types.intp, b, types.intp), generate
 
     @intrinsic
-    def fma_lanes(typing: Any, acc: Any, a: Any, ai: Any, step: Any, b: Any, bi: Any, b_step: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            acc, a, ai, step, b, bi, b_step = args
-            left = pointer_to(context, builder, signature.args[1], a, ai)
-            right = pointer_to(context, builder, signature.args[4], b, bi)
-            out: list[Any] = []
-            for r, v, place in places:
-                pair = []
-                for base, stride in ((left, step), (right, b_step)):
-                    offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
-                    pair.append(load_operand(builder, builder.gep(base, [offset])))
-                out.append(multiply_add(builder, pair[0], pair[1], builder.extract_value(acc, place)))
-            return build(builder, out)
-
-        result = kind(kind, a, types.intp, types.intp, b, types.intp, types.intp)
-        return result, generate
-
-    @intrinsic
     def load(typing: Any, m: Any, mi: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             m, mi, stride = args
@@ -377,7 +356,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    return Tile(name, rows, vectors, vectors * lanes, zero, fma, fma_lanes, load, add, store, add_row, relu)
+    return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, add, store, add_row, relu)
 
 
 def _number_intrinsic(typing: Any, array: Any, index: Any) -> Any:

@@ -69,6 +69,8 @@ def convolution(rng: np.random.Generator, dtype: Any) -> None:
     groups = int(rng.choice([1, 1, 1, 2, 4]))
     channels = groups * int(rng.choice([1, 2, 3, 4, 8, 16, 19, 32]))
     outputs = groups * int(rng.choice([1, 2, 5, 8, 16, 33, 64]))
+    if rng.random() < 0.3:
+        outputs = channels
     kh, kw = (int(k) for k in rng.integers(1, 5, 2))
     if rng.random() < 0.3:
         kh = kw = 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, by_channel, gather, memory, plan, runtime, weight_grad
+from minidl.kernels.cpu import CPUBackend, gather, group_weight, memory, plan, runtime, weight_grad
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near, conv
@@ -47,6 +47,10 @@ SHAPES = {
     "depthwise": conv((2, 9, 10, 37), (37, 3, 3, 1), pad=1, groups=37),
     "wide depthwise": conv((3, 20, 21, 70), (70, 5, 3, 1), stride=(1, 2), pad=2, groups=70),
     "dilated depthwise": conv((1, 14, 12, 16), (16, 3, 3, 1), pad=2, dilation=(2, 2), groups=16),
+    "groups of two": conv((2, 9, 10, 38), (38, 3, 3, 2), pad=1, groups=19),
+    "groups of four": conv((2, 11, 12, 40), (40, 3, 3, 4), stride=(2, 1), pad=1, groups=10),
+    "groups of eight, large window": conv((1, 14, 15, 24), (24, 5, 6, 8), pad=2, dilation=(1, 2), groups=3),
+    "groups of sixteen": conv((2, 7, 7, 48), (48, 3, 3, 16), pad=1, groups=3),
     "depthwise with a multiplier": conv((2, 7, 7, 6), (12, 3, 3, 1), stride=(2, 1), pad=1, groups=6),
     "wide rows": conv((1, 3, 700, 3), (5, 3, 3, 3), pad=1),
     "tall": conv((1, 300, 3, 8), (16, 3, 1, 8), pad=((1, 1), (0, 0))),
@@ -54,7 +58,7 @@ SHAPES = {
 
 
 # float64 is the same code with half the lanes: a few shapes show it.
-DOUBLE = ("3x3", "uneven everything", "one by one", "groups", "depthwise")
+DOUBLE = ("3x3", "uneven everything", "one by one", "groups", "depthwise", "groups of four")
 CASES = [(name, "float32") for name in SHAPES] + [(name, "float64") for name in DOUBLE]
 
 
@@ -164,6 +168,7 @@ SPLIT = (
     "groups",
     "stem",
     "wide depthwise",
+    "groups of four",
 )
 
 
@@ -176,9 +181,9 @@ def test_results_have_the_same_bits_for_any_split(monkeypatch: pytest.MonkeyPatc
         gx = CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
         return forward, gx, CPU.conv2d_weight_grad(gy, x, w.shape[1:3], *options)
 
-    for module in (gather, weight_grad, by_channel):
+    for module in (gather, weight_grad, group_weight):
         monkeypatch.setattr(module, "SMALL", 0)
-    for module in (conv_module, weight_grad, by_channel):
+    for module in (conv_module, weight_grad, group_weight):
         monkeypatch.setattr(module, "get_num_threads", lambda: runtime.get_num_threads())
     gather.plan_gather.cache_clear()
     weight_grad.plan_weight.cache_clear()
