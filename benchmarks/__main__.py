@@ -129,10 +129,11 @@ def main() -> None:
         "machine": machine.describe(args.threads),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "turns": args.turns,
+        "load": machine.load(),
         "multiply_adds": machine.multiply_add_limit(args.threads),
         "bandwidth": machine.bandwidth(args.threads),
     }
-    print(machine.line(data["machine"]), report.limits(data), sep="\n", flush=True)
+    print(machine.line(data["machine"]), report.limits(data) + report.busy(data), sep="\n", flush=True)
     for part in args.only or [p for p in report.PARTS if not (p == "avx2" and (args.quick or args.isa))]:
         print("", *report.head(part), sep="\n", flush=True)
         data[part] = []

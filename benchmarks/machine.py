@@ -101,6 +101,11 @@ def multiply_adds(threads: int) -> tuple[Callable[[], None], float]:
     return lambda: launch(spin, a, b, c, parts=threads), 2 * size * depth * repeats * threads / 1e9
 
 
+def load() -> float | None:
+    """How many processes wanted a processor in the last minute; None where the system does not tell (Windows)."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
 def best_rate(run: Callable[[], object], amount: float, seconds: float = 0.5) -> float:
     """``amount`` per second at the best of the calls that ``seconds`` hold, after one that may compile.
 

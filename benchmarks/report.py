@@ -205,6 +205,14 @@ def limits(data: Row) -> str:
     )
 
 
+def busy(data: Row) -> str:
+    """A warning where other programs were running, else nothing."""
+    load = data.get("load")
+    if load is None or load < 1:
+        return ""
+    return f" The machine was busy (load {load:g} when the run began): such figures scatter, and mean little."
+
+
 def markdown(data: Row) -> str:
     """All results as a document."""
     out = [
@@ -212,7 +220,7 @@ def markdown(data: Row) -> str:
         "",
         f"{machine.line(data['machine'])}. {data['time']}, {data['turns']} turns.",
         "",
-        limits(data),
+        limits(data) + busy(data),
         "",
     ]
     for part in PARTS:
@@ -232,7 +240,7 @@ def readme_table(data: Row) -> list[str]:
     rivals = ", ".join(f"{n} {versions[n]}" for n in ("torch", "onnxruntime", "openvino") if n in versions)
     out = [
         f"{name}, {threads} threads, float32; beside {rivals or 'nobody'} ({data['time'][:10]}). Above 1: minidl "
-        "is faster.",
+        f"is faster.{busy(data)}",
         "",
         "| what | minidl | times as fast as PyTorch's fastest mode | as ONNX Runtime | as OpenVINO |",
         "| --- | --- | --- | --- | --- |",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-SETTLE = 0.005  # seconds between contestants, in which the last one's idle threads stop spinning
+SETTLE = 0.01  # seconds between contestants, in which the last one's idle threads stop spinning
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,14 @@ def test_the_readme_table_is_replaced_between_its_markers(data: dict[str, Any]) 
     assert "| resnet18, peak memory | 100 MiB | 0.50 times its memory | - | - |" in report.readme_table(data)
 
 
+def test_a_busy_machine_is_said(data: dict[str, Any]) -> None:
+    assert "busy" not in report.markdown(data)
+    for load, said in ((None, False), (0.4, False), (7.5, True)):
+        loaded = {**data, "load": load}
+        assert ("busy (load 7.5" in report.markdown(loaded)) is said
+        assert ("busy (load 7.5" in report.readme_table(loaded)[0]) is said
+
+
 def test_the_readme_has_the_markers() -> None:
     report.replace_between((ROOT / "README.md").read_text(encoding="utf8"), [])
 
