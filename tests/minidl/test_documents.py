@@ -22,7 +22,7 @@ def blocks(name: str) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("name", ["custom-operators.md"])
+@pytest.mark.parametrize("name", ["custom-operators.md", "domain-adaptation.md"])
 def test_the_code_runs(name: str) -> None:
     scope: dict[str, Any] = {}
     exec(compile(blocks(name), name, "exec"), scope)
