@@ -51,7 +51,7 @@ AUTOENCODER = {"channels": [32, 64], "mask": 0.9}
 PRETRAINING = {"epochs": 5, "batch": 128, "lr": 2e-3}
 TRAINING = {"steps": 600, "batch": 32, "lr": 1e-3}
 HEAD = {"steps": 600, "batch": 32, "lr": 0.05, "decay": 1e-4}
-FIXMATCH = {"steps": 600, "batch": 32, "ratio": 3, "threshold": 0.9, "lr": 1e-3, "augment": "light"}
+FIXMATCH = {"steps": 600, "batch": 32, "ratio": 2, "threshold": 0.9, "lr": 1e-3, "augment": "light"}
 UNLABELLED_GRAPH = 10_000
 HELD_OUT = 5_000
 

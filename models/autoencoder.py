@@ -67,7 +67,12 @@ class Autoencoder(Registered):
         if loss not in ("bce", "mse"):
             raise ValueError(f"{type(self).__name__}: loss must be bce or mse, got {loss!r}")
         for name, value, high in (("noise", noise, math.inf), ("mask", mask, 1.0)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value <= high
+                or value == math.inf
+            ):
                 raise ValueError(f"{type(self).__name__}: {name} must lie in 0..{high:g}, got {value!r}")
         self.input_size = image_size(type(self).__name__, input_size)
         self.criterion, self.noise, self.mask = loss, float(noise), float(mask)
