@@ -42,6 +42,11 @@ def operands(case: dict[str, Any]) -> tuple[list[Array], tuple[Any, ...]]:
     return [x, w, *rest], options
 
 
+def bias_of(x: Array) -> Array:
+    """A number for each channel of x."""
+    return np.linspace(-1, 1, x.shape[3], dtype=np.float32)
+
+
 def double(*arrays: Array) -> list[Array]:
     return [a.astype(np.float64) for a in arrays]
 
@@ -125,6 +130,9 @@ def test_the_input_gradient_equals_the_reference(name: str, calls: list[str]) ->
     expected = REFERENCE.conv2d_input_grad(*double(gy, w), x.shape[1:3], *options)
     assert_near(gx, expected, ACCURACY, "float32")
     assert calls == ["winograd"] and gx.flags.c_contiguous
+    bias, residual = bias_of(x), x[::-1].copy()
+    gx = CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options, bias=bias, relu=True, residual=residual)
+    assert_near(gx, np.maximum(expected + bias + residual, 0), ACCURACY, "float32")
 
 
 @pytest.mark.parametrize("name", SHAPES)
