@@ -11,8 +11,22 @@ from hypothesis import strategies as st
 
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.conv import phases
+from minidl.kernels.cuda.families import Families
 from minidl.kernels.cuda.tiling import Tiling
-from tests.kernels.cuda.on_device import BF16, F16, F32, TOLERANCE, agree, backend, device, normal
+from minidl.kernels.emulator import EmulatedDevice
+from tests.kernels.cuda.on_device import (
+    BF16,
+    F16,
+    F32,
+    REFERENCE,
+    TOLERANCE,
+    agree,
+    backend,
+    device,
+    near,
+    normal,
+    wide,
+)
 from tests.kernels.emulator.needs import emulator
 
 pytestmark = emulator
@@ -90,6 +104,20 @@ def test_three_tf32_products_are_far_nearer_than_one() -> None:
         error[precision] = np.abs(y - exact).max()
     assert error["tf32"] > 50 * error["tf32x3"]
     assert error["tf32x3"] < 4 * error["strict"]
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
+def test_turing_has_no_asynchronous_copies_and_fewer_instructions(dtype: Any) -> None:
+    old = Families(EmulatedDevice(75))
+    shape, weight, stride, pad, dilation, groups = CASES["3x3 stride 2"]
+    x, w, options = normal(0, dtype, *shape), normal(1, dtype, *weight), (stride, pad, dilation, groups)
+    with tiling.force(WIDE):
+        y = old.conv2d(x, w, None, *options)
+        near(y, REFERENCE.conv2d(wide(x), wide(w), None, *options), TOLERANCE[np.dtype(dtype)])
+        gy = normal(2, dtype, *y.shape)
+        gw = old.conv2d_weight_grad(gy, x, weight[1:3], *options)
+        expected = REFERENCE.conv2d_weight_grad(wide(gy), wide(x), weight[1:3], *options)
+        near(gw, expected, TOLERANCE[np.dtype(dtype)])
 
 
 def test_the_tiling_that_a_shape_gets_works() -> None:
