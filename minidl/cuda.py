@@ -1,4 +1,4 @@
-"""Graphics cards, as ``torch.cuda``: is there one, wait for it, what memory it holds.
+"""Graphics cards, as ``torch.cuda``: is there one, wait for it, what memory it holds, how it multiplies float32.
 
 ``model.to("cuda")`` and ``tensor.to("cuda")`` do the rest. Everything here takes a device's name, so that it works for
 ``"emulated"`` too.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 
 from minidl.kernels import devices
+from minidl.kernels.cuda.tiling import float32_precision
 
-__all__ = ["device_count", "empty_cache", "is_available", "memory_stats", "synchronize"]
+__all__ = ["device_count", "empty_cache", "float32_precision", "is_available", "memory_stats", "synchronize"]
 
 
 def device_count() -> int:

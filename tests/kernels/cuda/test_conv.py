@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minidl
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.conv import phases
 from minidl.kernels.cuda.families import Families
 from minidl.kernels.cuda.tiling import Tiling
 from minidl.kernels.emulator import EmulatedDevice
+from minidl.nn import functional
 from tests.kernels.cuda.on_device import (
     BF16,
     F16,
@@ -92,6 +94,16 @@ def test_half_types_multiply_exactly_and_add_in_float32(case: str, dtype: Any) -
 def test_tensor_cores_multiply_float32(case: str, precision: str, tolerance: float) -> None:
     with tiling.float32_precision(precision):
         run(case, F32, tolerance)
+
+
+def test_the_engine_multiplies_float32_as_it_is_told() -> None:
+    x = minidl.tensor(normal(0, F32, 1, 64, 4, 4), device="emulated")
+    w = minidl.tensor(normal(1, F32, 8, 64, 3, 3), device="emulated")
+    with tiling.force(SMALL):
+        strict = functional.conv2d(x, w).to("cpu").numpy()
+        with minidl.cuda.float32_precision("tf32"):
+            rounded = functional.conv2d(x, w).to("cpu").numpy()
+    assert 0 < np.abs(strict - rounded).max() < 3e-3 * np.abs(strict).max()
 
 
 def test_three_tf32_products_are_far_nearer_than_one() -> None:
