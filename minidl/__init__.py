@@ -199,6 +199,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minidl import data, kernels, models, nn, optim, training, weights
+    from minidl.amp import GradScaler, autocast
     from minidl.autograd.anomaly import detect_anomaly
     from minidl.autograd.draw import draw_graph
     from minidl.autograd.recompute import checkpoint
@@ -209,6 +210,7 @@ if TYPE_CHECKING:
 
 _SUBMODULES = {"cuda", "data", "kernels", "models", "nn", "optim", "training", "weights"}
 _ELSEWHERE = {
+    **dict.fromkeys(("GradScaler", "autocast"), "minidl.amp"),
     "bfloat16": "minidl.dtypes",
     **dict.fromkeys(("double", "float", "half", "int", "long", "short"), "minidl.dtypes"),
     "checkpoint": "minidl.autograd.recompute",
@@ -224,8 +226,8 @@ _ELSEWHERE = {
 }
 
 __all__ = [
-    "Function", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose", "amax", "amin",
-    "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin", "asinh", "atan", "atan2", "atanh",
+    "Function", "GradScaler", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose", "amax", "amin",
+    "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin", "asinh", "atan", "atan2", "atanh", "autocast",
     "bfloat16", "bmm", "bool_", "broadcast_tensors", "broadcast_to", "cast", "cat", "ceil", "checkpoint",
     "chunk", "clamp", "clone", "conv_algorithm", "cos", "cosh", "count_nonzero", "cuda", "cumprod", "cumsum", "data",
     "default_device",

@@ -22,6 +22,7 @@ LAYERS = [
         "minidl.autograd",
         "minidl.random",
         "minidl.creation",
+        "minidl.amp",
         "minidl.cuda",
     },
     {"minidl.ops"},

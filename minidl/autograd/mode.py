@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from contextlib import ContextDecorator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import ContextDecorator, contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidl.autograd.anomaly import Watch
@@ -26,6 +27,7 @@ class _Mode(threading.local):
     enabled: bool = True
     recomputing: bool = False
     watch: Watch | None = None
+    autocast: Any = None  # the 16-bit dtype of minidl.autocast
     deferring: bool = False  # inside a module's call or a walk: see minidl.ops.deferred
 
     def __init__(self) -> None:
@@ -99,3 +101,13 @@ def settle() -> None:
         if t is not None:
             t.data  # noqa: B018 - looking at it computes it
         del t
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Operators inside keep the dtypes of their inputs: gradients have those of the forward pass already."""
+    before, mode.autocast = mode.autocast, None
+    try:
+        yield
+    finally:
+        mode.autocast = before

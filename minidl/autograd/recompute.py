@@ -87,6 +87,7 @@ class _Checkpoint(Function):
         from minidl.tensor import Tensor
 
         self.function, self.args, self.state = function, list(args), state
+        self.autocast = mode.autocast
         self.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
         self.saved_inputs = tuple(range(len(self.places)))  # type: ignore[misc]
         self.outside: list[Edge] = []
@@ -140,15 +141,15 @@ class _Checkpoint(Function):
                     f"place after the forward pass (version {t._version[0]}, expected {version})"
                 )
         connected = is_grad_enabled()
-        now, recomputing = random.get_state(), mode.recomputing
+        now, recomputing, autocast = random.get_state(), mode.recomputing, mode.autocast
         random.set_state(self.state)
-        mode.recomputing = True
+        mode.recomputing, mode.autocast = True, self.autocast
         try:
             with enable_grad():
                 proxies = self.proxies(connected)
                 outputs = _outputs(self.function(*self.filled(proxies)))
         finally:
-            mode.recomputing = recomputing
+            mode.recomputing, mode.autocast = recomputing, autocast
             random.set_state(now)
         if [t.shape for t in outputs] != (self.shapes or [grad.shape]):
             raise RuntimeError(

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from minidl.autograd.function import Function
-from minidl.autograd.mode import deferring, mode, set_grad_enabled
+from minidl.autograd.mode import deferring, mode, set_grad_enabled, without_autocast
 from minidl.autograd.ownership import owned
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _walk(
 
     # Gradients that are not recorded may be computed together with what is added to them.
     late = nullcontext() if create_graph else deferring()
-    with set_grad_enabled(create_graph), late:
+    with set_grad_enabled(create_graph), without_autocast(), late:
         while roots:
             t, g = roots.pop(0)
             send(t if t._node is None else t._node, g)

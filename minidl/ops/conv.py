@@ -25,6 +25,7 @@ from minidl.ops._windows import along_width, as_image, as_signal, one, pad1d, wi
 from minidl.ops.arithmetic import ReLUBackward
 from minidl.ops.deferred import Recipe, defer, may_defer
 from minidl.ops.movement import pad, reshape
+from minidl.ops.promotion import product
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
 
@@ -226,6 +227,7 @@ def _expect_same(op: str, padding: Any, stride: Pair) -> None:
         raise ValueError(f"{op}: padding='same' needs stride 1, got {stride}")
 
 
+@product
 def conv2d(
     x: Tensor,
     weight: Tensor,
@@ -256,6 +258,7 @@ def conv2d(
     return without_batch(_conv(op, x, weight, bias, geometry), single)
 
 
+@product
 def conv1d(
     x: Tensor,
     weight: Tensor,
@@ -337,6 +340,7 @@ def _conv_transpose(
     return y
 
 
+@product
 def conv_transpose2d(
     x: Tensor,
     weight: Tensor,
@@ -381,6 +385,7 @@ def conv_transpose2d(
     return without_batch(_conv_transpose(op, x, weight, bias, geometry, extra), single)
 
 
+@product
 def conv_transpose1d(
     x: Tensor,
     weight: Tensor,

@@ -8,8 +8,10 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.dtypes import is_floating
 from minidl.ops._common import Array, both, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.movement import reshape, transpose
+from minidl.ops.promotion import has_half_kernels, product
 from minidl.ops.reduce import sum
 from minidl.tensor import Tensor
 
@@ -22,7 +24,7 @@ class MatMul(Function):
     broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:
-        if a.ndim == 2 and b.ndim == 2 and np.issubdtype(a.dtype, np.floating) and a.dtype == b.dtype:
+        if a.ndim == 2 and b.ndim == 2 and is_floating(a.dtype) and a.dtype == b.dtype:
             return kernels.backend(a).matmul(a, b)
         return np.matmul(a, b)
 
@@ -50,10 +52,16 @@ class Linear(Function):
         return gx, gw, gb
 
 
-@in_float32
+@product
 def matmul(a: Any, b: Any) -> Tensor:
     """Matrix product with PyTorch's rules: vectors are rows on the left and columns on the right, stacks
     broadcast."""
+    if has_half_kernels(a) and has_half_kernels(b) and a.ndim == b.ndim == 2 and a.dtype == b.dtype:
+        return _matmul(a, b)
+    return _wide_matmul(a, b)
+
+
+def _matmul(a: Any, b: Any) -> Tensor:
     a, b = both(a, b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: expects at least one dimension, got shapes {a.shape} and {b.shape}")
@@ -70,9 +78,18 @@ def matmul(a: Any, b: Any) -> Tensor:
     return MatMul()(a, b)
 
 
-@in_float32
+_wide_matmul = in_float32(_matmul)
+
+
+@product
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Fully-connected layer: (..., in) x (out, in) -> (..., out)."""
+    if has_half_kernels(x):
+        return _linear(x, weight, bias)
+    return _wide_linear(x, weight, bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     expect_floating("linear", "x", x)
     expect_same_dtype("linear", x, weight=weight, bias=bias)
     if weight.ndim != 2:
@@ -84,6 +101,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x if x.ndim == 2 else reshape(x, (int(np.prod(x.shape[:-1])), x.shape[-1]))
     y = Linear()(rows, weight, bias)
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
+
+
+_wide_linear = in_float32(_linear)
 
 
 def _product(op: str, a: Tensor, b: Tensor, a_ndim: int, b_ndim: int) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
-from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.losses import expect_constant, soft_cross_entropy
 from minidl.ops.movement import permute, reshape, unsqueeze
 from minidl.ops.promotion import beside
@@ -54,6 +54,7 @@ class SoftmaxCrossEntropy(Function):
         return q.astype(logits.dtype, copy=False)
 
 
+@in_float32
 def cross_entropy(
     logits: Tensor,
     target: Any,

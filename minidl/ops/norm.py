@@ -149,14 +149,16 @@ def batch_norm(
     if x.ndim < 2:
         raise ValueError(f"{op}: x expects at least 2 dimensions (N, C, ...), got shape {x.shape}")
     channels = x.shape[1]
-    expect_same_dtype(op, x, weight=weight, bias=bias, residual=residual)
+    half = is_half(x.dtype)  # then parameters may be float32: mixed precision
+    own = [None if t is None or (half and t.dtype == float32) else t for t in (weight, bias)]
+    expect_same_dtype(op, x, weight=own[0], bias=own[1], residual=residual)
     per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in per_channel.items():
         if t is not None and t.shape != (channels,):
             raise ValueError(f"{op}: {name} expects shape ({channels},), got {t.shape}")
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"{op}: residual expects the shape of x {x.shape}, got {residual.shape}")
-    if is_half(x.dtype):  # the squares of float16 numbers above 255 are infinite
+    if half:  # the squares of float16 numbers above 255 are infinite
         w, b, r = (None if t is None else cast(t, float32) for t in (weight, bias, residual))
         moved = (running_mean, running_var)
         x32 = cast(x, float32)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
-from minidl.ops._common import Array, expect_floating, expect_same_dtype
+from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.elementwise import mul, sqrt
 from minidl.ops.movement import reshape
 from minidl.ops.norm import batch_norm
@@ -77,6 +77,7 @@ class Standardize(Function):
         self.mean = self.rstd = None
 
 
+@in_float32
 def layer_norm(
     x: Tensor,
     normalized_shape: int | Sequence[int],
@@ -119,6 +120,7 @@ def _grouped(
     return reshape(Standardize(tuple(range(2, split.ndim)), eps)(split, w, b), x.shape)
 
 
+@in_float32
 def group_norm(
     x: Tensor,
     num_groups: int,
@@ -147,6 +149,7 @@ def group_norm(
     return _grouped(op, x, num_groups, weight, bias, eps)
 
 
+@in_float32
 def instance_norm(
     x: Tensor,
     running_mean: Tensor | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import autograd, kernels
 from minidl.autograd import Function
+from minidl.autograd.mode import mode, without_autocast
 from minidl.dtypes import (
     as_dtype,
     default_dtype,
@@ -173,7 +174,8 @@ def in_float32(function: F) -> F:
     """Decorator: half-type tensor arguments are computed in float32 and the result is converted back.
 
     For operators that add many elements (sums, means, norms, matrix products): in float16 a sum stops growing at 2048
-    ones, in bfloat16 at 256. Arguments of several floating dtypes are left to the function.
+    ones, in bfloat16 at 256. Arguments of several floating dtypes are left to the function. Under ``minidl.autocast``
+    half types are computed in float32 beside float32 ones, and the result stays float32.
     """
 
     @functools.wraps(function)
@@ -183,13 +185,37 @@ def in_float32(function: F) -> F:
             for a in (*args, *options.values())
             if isinstance(a, Tensor) and is_floating(a.data.dtype)
         }
-        if len(floats) != 1 or not is_half(half := floats.pop()):
+        halves = [d for d in floats if is_half(d)]
+        if not halves or (len(floats) != 1 and mode.autocast is None):
             return function(*args, **options)
 
         def wide(a: Any) -> Any:
-            return cast(a, float32) if isinstance(a, Tensor) and a.data.dtype == half else a
+            return cast(a, float32) if isinstance(a, Tensor) and a.data.dtype in halves else a
 
         y = function(*[wide(a) for a in args], **{k: wide(a) for k, a in options.items()})
-        return cast(y, half) if y.data.dtype == float32 else y
+        return cast(y, halves[0]) if y.data.dtype == float32 and mode.autocast is None else y
 
     return run  # type: ignore[return-value]
+
+
+def product(function: F) -> F:
+    """Decorator of convolutions and matrix products: ``minidl.autocast`` casts their float32 tensors to its dtype."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Tensor:
+        half = mode.autocast
+        if half is None:
+            return function(*args, **options)
+
+        def narrow(a: Any) -> Any:
+            return cast(a, half) if isinstance(a, Tensor) and a.data.dtype == float32 else a
+
+        with without_autocast():
+            return function(*[narrow(a) for a in args], **{k: narrow(a) for k, a in options.items()})
+
+    return run  # type: ignore[return-value]
+
+
+def has_half_kernels(x: Any) -> bool:
+    """Whether the products of this tensor's device add half types up in float32 by themselves."""
+    return isinstance(x, Tensor) and not isinstance(x.data, np.ndarray) and is_half(x.data.dtype)
