@@ -16,6 +16,7 @@ import numpy as np
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.groups import group_outer
+from minidl.kernels.cpu.lanes import prefetch
 from minidl.kernels.cpu.plan import (
     GATHER_SLAB,
     NAMES,
@@ -33,6 +34,7 @@ from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weight_grad import gradient_packer
 from minidl.kernels.reference.checks import Array
 
+AHEAD = 2  # panels between the one that memory is asked for and the one summed now
 SLICES = 8  # of the chunks, each summed by itself
 
 
@@ -95,6 +97,8 @@ def group_weight_kernel(dtype: str, taps: int, width: int) -> Kernel:
                         if pack_size:
                             b = part * pack_size + ((panel * (n_end - n) * height) + line) * length * lanes
                         for p in range(length):
+                            # The next panels' lines of gy lie far apart: the processor does not see them coming.
+                            prefetch(b_array, b + p * b_step + AHEAD * lanes)
                             acc = outer(
                                 acc, slabs, a + p * g.a_col, offsets, turn * taps, b_array, b + p * b_step
                             )
