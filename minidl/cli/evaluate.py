@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any, Literal
 
-from minidl.cli.options import add_device, add_fuse, add_loading, add_model, use_device
+from minidl.cli.options import add_device, add_fuse, check_fuse, add_loading, add_model, fused, use_device
 from minidl.errors import MinidlError, UsageError
 
 EXAMPLE = """\
@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     use_device(arguments)
+    check_fuse(arguments)
     if (arguments.checkpoint is None) == (arguments.model is None):
         raise UsageError("give either --checkpoint RUN, or --model NAME and --weights FILE")
     if arguments.checkpoint is not None and (arguments.weights or arguments.model_option):
@@ -56,7 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.split not in (None, "val", "train"):
         raise UsageError(f"argument --split: must be val or train, got {arguments.split!r}")
 
-    import minidl
     from minidl.cli.console import PlainReporter, evaluation_text, make_reporter
     from minidl.data import DataLoader, eval_transform, open_dataset
     from minidl.training import Reporter, evaluate
@@ -84,9 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         dataset, arguments.batch_size or 64, transform=eval_transform(cfg), num_workers=arguments.workers
     )
     model.to(arguments.device)
-    if not arguments.no_fuse:
-        model = minidl.fuse(model)
-    result = evaluate(model, loader, splits.classes, reporter)
+    result = evaluate(fused(arguments, model), loader, splits.classes, reporter)
     if arguments.json:
         import json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from minidl.cli.options import add_device, add_fuse, number, use_device
+from minidl.cli.options import add_device, add_fuse, check_fuse, fused, number, use_device
 
 EXAMPLE = """\
 example:
@@ -40,6 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     use_device(arguments)
+    check_fuse(arguments)
     import json
     import sys
 
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from minidl.training import Predictor
     from minidl.training.reporting import printable
 
-    predictor = Predictor.load(arguments.checkpoint, fused=not arguments.no_fuse, device=arguments.device)
+    predictor = Predictor.load(arguments.checkpoint, fused=False, device=arguments.device)
+    predictor.model = fused(arguments, predictor.model)
     failed = False
     results: list[dict[str, Any]] = []
     for path, outcome in predictor.predict_files(arguments.images):

@@ -35,6 +35,10 @@ WRONG_USE = {
     "a missing model": (["finetune", "DATA", "--out", "OUT"], "argument --model"),
     "a number that is none": (["finetune", "x", "--out", "y", "--epochs", "ten"], "argument --epochs"),
     "a number out of range": (["finetune", "x", "--out", "y", "--lr", "-1"], "argument --lr"),
+    "bfloat16 layer by layer": (
+        ["predict", "x", "--checkpoint", "y", "--no-fuse", "--dtype", "bfloat16"],
+        "needs the fused network",
+    ),
     "an unknown optimizer": (
         ["finetune", "x", "--model", "m", "--out", "OUT", "--optimizer", "sdg"],
         "optimizer",

@@ -37,6 +37,15 @@ def test_the_published_resnet20_is_right_on_932_of_1017_images(two_threads: None
 
 
 @real
+def test_bfloat16_costs_the_published_resnet20_few_of_its_images(two_threads: None, capsys: Capture) -> None:
+    pytest.importorskip("ml_dtypes")
+    file = DATA / "weights/cifar_resnet/resnet20-12fca82f.th"
+    arguments = ["evaluate", DATA / "cifar-10-batches-py", "--model", "resnet20", "--weights", file, "--json"]
+    assert main([str(a) for a in arguments] + ["--dtype", "bfloat16"]) == 0
+    assert abs(json.loads(capsys.readouterr().out)["correct"] - 932) <= 8
+
+
+@real
 def test_a_frozen_trunk_tells_ants_from_bees(two_threads: None, tmp_path: Path) -> None:
     file = DATA / "weights/resnet50_thin/resnet50_thin.pth"
     arguments = ["finetune", DATA / "images/hymenoptera", "--model", "resnet50_thin", "--weights", file]
