@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any, Literal
 
-from minidl.cli.options import add_device, add_fuse, check_fuse, add_loading, add_model, fused, use_device
+from minidl.cli.options import add_device, add_fuse, add_loading, add_model, check_fuse, fused, use_device
 from minidl.errors import MinidlError, UsageError
 
 EXAMPLE = """\
