@@ -131,6 +131,10 @@ class Emulated(Place):
         """A copy with the same strides' order."""
         return array.get()
 
+    def memory_stats(self) -> dict[str, int]:
+        """Its arrays are main memory's, which is not counted apart; ``launches`` is the number of kernels run."""
+        return {"launches": self.device.launches}
+
 
 _places: dict[str, Place] = {"cpu": Main()}
 

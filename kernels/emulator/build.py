@@ -30,8 +30,10 @@ def compiler() -> str:
     """The path of the C++ compiler.
 
     Raises:
-        ImportError: there is none.
+        ImportError: there is none, or the system is one that the runtime does not know.
     """
+    if os.name != "posix":
+        raise ImportError("the emulated device works on Linux and macOS; on Windows use WSL")
     for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
         path = shutil.which(name) if name else None
         if path:
@@ -42,7 +44,7 @@ def compiler() -> str:
 def available() -> bool:
     """Whether there is a C++ compiler, on a system where the runtime works (it needs mmap and ELF or Mach-O)."""
     try:
-        return os.name == "posix" and bool(compiler())
+        return bool(compiler())
     except ImportError:
         return False
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import is_floating
+from minidl.ops.deferred import Deferred
 from minidl.ops.promotion import as_tensor, both, constant, floating, in_float32, widened
 from minidl.tensor import Tensor
 
@@ -131,11 +132,16 @@ def expect_floating(op: str, name: str, t: Tensor) -> None:
 
 
 def expect_same_dtype(op: str, x: Tensor, **others: Tensor | None) -> None:
-    """No silent promotion between activations and parameters."""
+    """No silent promotion between activations and parameters, and no silent copy between devices."""
+    deferred = type(x) is Deferred  # its array must not be asked for here
     for name, t in others.items():
         if t is None:
             continue
         expect_tensor(op, name, t)
+        if not deferred and type(t) is not Deferred and type(t.data) is not type(x.data):
+            raise ValueError(
+                f"{op}: {name} is on device {t.device}, x is on {x.device}; move one of them with .to(device)"
+            )
         if t.dtype != x.dtype:
             raise TypeError(
                 f"{op}: {name} has dtype {t.dtype}, x has {x.dtype}; convert one of them with .to(dtype)"

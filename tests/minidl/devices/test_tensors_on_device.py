@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor
+from minidl import Tensor, nn
 from minidl.kernels import devices
+from minidl.nn import functional as F
 
 
 def test_a_tensor_moves_there_and_back(device: str) -> None:
@@ -52,6 +53,10 @@ def test_tensors_of_two_devices_do_not_mix_but_numbers_do(device: str) -> None:
 def test_an_operator_with_inputs_on_two_devices_says_so(device: str) -> None:
     with pytest.raises((TypeError, ValueError), match="device"):
         minidl.ones(2, 3, device=device) @ minidl.ones(3, 2)
+    with pytest.raises(ValueError, match=rf"linear: weight is on device cpu, x is on {device}; move one"):
+        F.linear(minidl.ones(2, 3, device=device), minidl.ones(4, 3))
+    with pytest.raises(ValueError, match=rf"conv2d: weight is on device {device}, x is on cpu"):
+        nn.Conv2d(1, 1, 1).to(device)(minidl.ones(1, 1, 2, 2))
 
 
 def test_numpy_wants_main_memory(device: str) -> None:
