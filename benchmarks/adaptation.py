@@ -276,9 +276,9 @@ def draw(shift: Shift, results: Mapping[str, Any], path: Path) -> None:
     margin = 0.1 * (max(values) - min(values)) + 0.2
     axes.set_xlim(min(values) - margin, max(values) + margin)
     axes.set_xlabel("accuracy on the target, %")
-    axes.set_title(shift.title)
+    figure.suptitle(shift.title)  # over the names as well
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     plots.save_figure(figure, path)
 
 
