@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from minidl.autograd.mode import mode
 
 if TYPE_CHECKING:
@@ -92,7 +94,12 @@ class Function:
         return type(self).__name__
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
-        data = self.forward(*[None if t is None else t.data for t in inputs])
+        try:
+            data = self.forward(*[None if t is None else t.data for t in inputs])
+        except ValueError:
+            if self.broadcasts:  # in the operator's words rather than in the array library's
+                expect_broadcast(self.name.lower(), *[t.data.shape for t in inputs if t is not None])
+            raise
         if mode.watch is not None:
             mode.watch.forward(self, inputs, data)
         if not mode.enabled:
@@ -169,6 +176,19 @@ class Function:
         """Give up what backward needed, and the graph behind this node."""
         self._saved = self._kept = None
         self._edges = ()
+
+
+def expect_broadcast(op: str, *shapes: tuple[int, ...]) -> None:
+    """Shapes of operands must fit together elementwise.
+
+    Raises:
+        ValueError: they do not.
+    """
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        named = " and ".join(str(tuple(s)) for s in shapes)
+        raise ValueError(f"{op}: shapes {named} do not broadcast") from None
 
 
 def _keep(t: Tensor | None) -> tuple[Tensor | None, int, Array]:

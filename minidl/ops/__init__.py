@@ -24,6 +24,7 @@ from minidl.ops.activations import (
     softplus,
     softsign,
 )
+from minidl.ops.arguments import check_tensors
 from minidl.ops.arithmetic import (
     abs,
     add,
@@ -287,8 +288,6 @@ from minidl.ops.unfold import (
 )
 from minidl.tensor import install_operators
 
-install_operators(sys.modules[__name__])
-
 __all__ = [
     "abs", "acos", "acosh", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "add", "add_", "all", "allclose", "amax", "amin", "any", "argmax", "argmin",
@@ -317,3 +316,6 @@ __all__ = [
     "triplet_margin_loss", "triu", "trunc", "unbind", "unflatten", "unfold", "uniform_", "unique",
     "unsqueeze", "var", "where", "zero_",
 ]  # fmt: skip
+
+install_operators(sys.modules[__name__])
+check_tensors(sys.modules[__name__])

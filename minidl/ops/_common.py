@@ -25,6 +25,7 @@ __all__ = [
     "expect_images",
     "expect_same_dtype",
     "expect_tensor",
+    "expect_tensors",
     "floating",
     "in_float32",
     "nchw",
@@ -122,6 +123,18 @@ def expect_tensor(op: str, name: str, value: Any) -> None:
         raise TypeError(
             f"{op}: {name} expects a Tensor, got {type(value).__name__}; minidl.tensor(...) makes one"
         )
+
+
+def expect_tensors(op: str, values: Any) -> None:
+    """A sequence of tensors.
+
+    Raises:
+        TypeError: it is not one, or one of its elements is something else.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{op}: tensors expects a list or tuple of Tensors, got {type(values).__name__}")
+    for i, t in enumerate(values):
+        expect_tensor(op, f"tensors[{i}]", t)
 
 
 def expect_floating(op: str, name: str, t: Tensor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
-from minidl.ops._common import Array, axes, expect_floating, expect_same_dtype, in_float32
+from minidl.ops._common import Array, axes, axis, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.elementwise import Sigmoid, erf, exp, mask, sigmoid, tanh, where
 from minidl.ops.movement import reshape
 from minidl.ops.promotion import fill
@@ -264,6 +264,7 @@ def silu(x: Tensor) -> Tensor:
 @in_float32
 def mish(x: Tensor) -> Tensor:
     """x * tanh(softplus(x)) (Misra 2019)."""
+    expect_floating("mish", "x", x)
     return x * tanh(softplus(x))
 
 
@@ -285,12 +286,14 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
 
 def relu6(x: Tensor) -> Tensor:
     """x limited to [0, 6]; gradient 0 at both."""
+    expect_floating("relu6", "x", x)
     return hardtanh(x, 0.0, 6.0)
 
 
 @in_float32
 def hardsigmoid(x: Tensor) -> Tensor:
     """relu6(x + 3) / 6."""
+    expect_floating("hardsigmoid", "x", x)
     return relu6(x + 3) * (1 / 6)
 
 
@@ -319,7 +322,8 @@ def softsign(x: Tensor) -> Tensor:
 
 def softmin(x: Tensor, dim: int = -1) -> Tensor:
     """softmax(-x) along ``dim``."""
-    return softmax(-x, dim)
+    expect_floating("softmin", "x", x)
+    return softmax(-x, axis("softmin", dim, x.ndim))
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

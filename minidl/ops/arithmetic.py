@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
 from minidl.ops.deferred import Deferred, continued
 from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, fill, result_type
@@ -110,7 +111,11 @@ class Where(Function):
         self.condition = condition
 
     def forward(self, a: Array, b: Array) -> Array:
-        return np.where(self.condition, a, b)
+        try:
+            return np.where(self.condition, a, b)
+        except ValueError:
+            expect_broadcast("where", self.condition.shape, a.shape, b.shape)
+            raise
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         zero = _scalar(0, grad)
@@ -127,6 +132,10 @@ class Extreme(Function):
 
     def __init__(self, largest: bool) -> None:
         self.largest = largest
+
+    @property
+    def name(self) -> str:
+        return "Maximum" if self.largest else "Minimum"
 
     def forward(self, a: Array, b: Array) -> Array:
         return np.maximum(a, b) if self.largest else np.minimum(a, b)
@@ -251,7 +260,7 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Tensor:
             later = continued(x, y, False) if isinstance(y, Tensor) else None
             if later is not None:
                 return later
-    return Add()(*both(a, b if alpha == 1 else mul(b, alpha)))
+    return Add()(*both("add", a, b if alpha == 1 else mul(b, alpha)))
 
 
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Tensor:
@@ -260,13 +269,13 @@ def sub(a: Any, b: Any, *, alpha: float = 1) -> Tensor:
     Raises:
         TypeError: for two bool tensors.
     """
-    x, y = both(a, b if alpha == 1 else mul(b, alpha))
+    x, y = both("sub", a, b if alpha == 1 else mul(b, alpha))
     return Sub()(_not_bool("sub", x), y)
 
 
 def mul(a: Any, b: Any) -> Tensor:
     """a * b, with broadcasting and promotion."""
-    return Mul()(*both(a, b))
+    return Mul()(*both("mul", a, b))
 
 
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
@@ -278,7 +287,7 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
         from minidl.ops.rounding import rounded_div
 
         return rounded_div(a, b, rounding_mode)
-    x, y = both(a, b)
+    x, y = both("div", a, b)
     if not is_floating(x.data.dtype):
         x, y = cast(x, np.float32), cast(y, np.float32)
     return Div()(x, y)
@@ -292,7 +301,10 @@ def pow(a: Any, b: Any) -> Tensor:
     """
     if isinstance(b, int) and b == 2 and isinstance(a, Tensor) and a.data.dtype != np.bool_:
         return mul(a, a)
-    return Pow()(*both(a, b))
+    x, y = both("pow", a, b)
+    if x.data.dtype.kind in "iu" and (y.data < 0).any():
+        raise ValueError("pow: b expects integers >= 0 where both are integers, got a negative one")
+    return Pow()(x, y)
 
 
 def where(condition: Any, a: Any = None, b: Any = None) -> Any:
@@ -310,17 +322,17 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
         raise TypeError("where: expects both a and b, or neither")
     if array.dtype != np.bool_:
         raise TypeError(f"where: condition expects dtype bool, got {array.dtype}")
-    return Where(array)(*both(a, b))
+    return Where(array)(*both("where", a, b))
 
 
 def maximum(a: Any, b: Any) -> Tensor:
     """The larger of two, elementwise; NaN wins; ties share the gradient evenly."""
-    return Extreme(True)(*both(a, b))
+    return Extreme(True)(*both("maximum", a, b))
 
 
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of two, elementwise; NaN wins; ties share the gradient evenly."""
-    return Extreme(False)(*both(a, b))
+    return Extreme(False)(*both("minimum", a, b))
 
 
 def neg(x: Tensor) -> Tensor:
@@ -356,10 +368,12 @@ def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if all(bound is None or isinstance(bound, NUMBERS) for bound in (min, max)):
         return Clamp(min, max)(cast(x, result_type(x, *[v for v in (min, max) if v is not None])))
     if min is not None:
-        x, low = both(x, min)
+        x, low = both("clamp", x, min)
+        expect_broadcast("clamp", x.shape, low.shape)
         x = where(x.data < low.data, low, x)
     if max is not None:
-        x, high = both(x, max)
+        x, high = both("clamp", x, max)
+        expect_broadcast("clamp", x.shape, high.shape)
         x = where(x.data > high.data, high, x)
     return x
 
@@ -369,12 +383,28 @@ def clone(x: Tensor) -> Tensor:
     return Clone()(x)
 
 
+COMPARISONS = {
+    "equal": "eq",
+    "not_equal": "ne",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+}
+"""NumPy's names and the operators'."""
+
+
 def compare(ufunc: Callable[[Array, Array], Array], a: Any, b: Any) -> Tensor:
     """A bool tensor from a NumPy comparison, with broadcasting and promotion; not differentiable."""
     if isinstance(b, int) and isinstance(a, Tensor) and a.data.dtype.kind in "iu":
         return Tensor._wrap(ufunc(a.data, b))  # NumPy compares with ints that the dtype does not hold
-    x, y = both(a, b)
-    return Tensor._wrap(ufunc(x.data, y.data))
+    op = COMPARISONS.get(ufunc.__name__, ufunc.__name__)
+    x, y = both(op, a, b)
+    try:
+        return Tensor._wrap(ufunc(x.data, y.data))
+    except ValueError:
+        expect_broadcast(op, x.shape, y.shape)
+        raise
 
 
 def mask(x: Tensor, values: Array) -> Tensor:
@@ -386,7 +416,9 @@ def mask(x: Tensor, values: Array) -> Tensor:
 
 def lerp(start: Any, end: Any, weight: Any) -> Tensor:
     """start + weight * (end - start)."""
-    return add(start, mul(sub(end, start), weight))
+    a, b = both("lerp", start, end)
+    expect_broadcast("lerp", a.shape, b.shape)
+    return add(a, mul(sub(b, a), weight))
 
 
 def square(x: Tensor) -> Tensor:

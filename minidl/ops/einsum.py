@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.ops._common import expect_tensors
 from minidl.ops.indexing import diagonal
 from minidl.ops.linear import matmul
 from minidl.ops.movement import expand, permute, reshape
@@ -29,6 +30,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     """
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
+    if not isinstance(equation, str):
+        raise TypeError(f"einsum: equation expects a str, got {type(equation).__name__}")
+    expect_tensors("einsum", operands)
     terms, result = _parse(equation, operands)
     return _contract(terms, result, *operands)
 

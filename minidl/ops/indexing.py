@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.autograd.function import expect_broadcast
 from minidl.kernels import devices
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
@@ -107,10 +108,12 @@ def take_along_dim(x: Tensor, index: Any, dim: int | None = None) -> Tensor:
     None."""
     array = _index_of("take_along_dim", index, x)
     if dim is None:
+        _expect_inside("take_along_dim", array, x.numel(), 0)
         return gather(x.flatten(), 0, array.reshape(-1))
     along = axis("take_along_dim", dim, x.ndim)
     if array.ndim != x.ndim:
         raise ValueError(f"take_along_dim: index expects {x.ndim} dimensions, got shape {array.shape}")
+    _expect_inside("take_along_dim", array, x.shape[along] if x.ndim else 1, along)
     common = np.broadcast_shapes(
         tuple(1 if d == along else n for d, n in enumerate(x.shape)),
         tuple(1 if d == along else n for d, n in enumerate(array.shape)),
@@ -155,7 +158,10 @@ class Assign(Function):
 
     def forward(self, x: Array, v: Array) -> Array:
         out = x.copy(order="K")
-        out[self.index] = v
+        try:
+            out[self.index] = v
+        except (IndexError, ValueError) as error:
+            raise type(error)(f"setitem: {error}; x has shape {x.shape}, the value {v.shape}") from None
         self.v_shape = v.shape
         return out
 
@@ -204,12 +210,16 @@ def masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
     Raises:
         TypeError: value is of a higher kind than x (a float into integers).
     """
+    array = constant(mask, x)
+    if array.dtype != np.bool_:
+        raise TypeError(f"masked_fill: mask expects dtype bool, got {array.dtype}")
+    expect_broadcast("masked_fill", x.shape, array.shape)
     v = as_tensor(value)
     if v.ndim:
         raise ValueError(f"masked_fill: value expects a number or a 0-d tensor, got shape {v.shape}")
     if result_type(x, value) != x.dtype:
         raise TypeError(f"masked_fill: value {value!r} does not fit into dtype {x.dtype}")
-    return where(mask, cast(v, x.dtype), x)
+    return where(array, cast(v, x.dtype), x)
 
 
 def masked_select(x: Tensor, mask: Any) -> Tensor:
@@ -217,6 +227,7 @@ def masked_select(x: Tensor, mask: Any) -> Tensor:
     array = constant(mask, x)
     if array.dtype != np.bool_:
         raise TypeError(f"masked_select: mask expects dtype bool, got {array.dtype}")
+    expect_broadcast("masked_select", x.shape, array.shape)
     shape = np.broadcast_shapes(x.shape, array.shape)
     return getitem(expand(x, shape), np.broadcast_to(array, shape))
 

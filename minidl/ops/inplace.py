@@ -157,11 +157,15 @@ def zero_(x: Tensor) -> Tensor:
 
 def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """The elements of x become uniform in [low, high), from the library's generator (:func:`minidl.manual_seed`)."""
+    if not low <= high:
+        raise ValueError(f"uniform_: low expects at most high = {high}, got {low}")
     return copy_(x, random.generator().uniform(low, high, x.shape))
 
 
 def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """The elements of x become normal, from the library's generator (:func:`minidl.manual_seed`)."""
+    if not std >= 0:
+        raise ValueError(f"normal_: std expects a number >= 0, got {std}")
     return copy_(x, random.generator().normal(mean, std, x.shape))
 
 
@@ -183,6 +187,9 @@ def setitem(x: Tensor, index: Any, value: Any) -> Tensor:
             "setitem: the memory of this tensor is read-only (an expanded view?); use .clone() first"
         )
     target = x.data if steps is None else x.data[steps[0]]
-    target[index if steps is None else steps[1]] = t.data
+    try:
+        target[index if steps is None else steps[1]] = t.data
+    except (IndexError, ValueError) as error:
+        raise type(error)(f"setitem: {error}; x has shape {x.shape}, the value {t.shape}") from None
     x.mark_changed()
     return x

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
 from minidl.ops._common import Array, both, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.movement import reshape, transpose
@@ -62,11 +63,13 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def _matmul(a: Any, b: Any) -> Tensor:
-    a, b = both(a, b)
+    a, b = both("matmul", a, b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: expects at least one dimension, got shapes {a.shape} and {b.shape}")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: the inner sizes of {a.shape} and {b.shape} differ")
+    if a.ndim > 2 and b.ndim > 2:
+        expect_broadcast("matmul", a.shape[:-2], b.shape[:-2])
     if a.ndim == 1 and b.ndim == 1:
         return sum(a * b)
     if a.ndim == 1:
@@ -111,6 +114,8 @@ def _product(op: str, a: Tensor, b: Tensor, a_ndim: int, b_ndim: int) -> Tensor:
         raise ValueError(
             f"{op}: expects {a_ndim} and {b_ndim} dimensions, got shapes {a.shape} and {b.shape}"
         )
+    if a.shape[-1] != b.shape[-2 if b_ndim > 1 else 0]:
+        raise ValueError(f"{op}: the inner sizes of {a.shape} and {b.shape} differ")
     return matmul(a, b)
 
 

@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
 from minidl.ops.arithmetic import compare, where
 from minidl.ops.promotion import Array, both
 from minidl.tensor import Tensor
+
+
+def _together(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    x, y = both(op, a, b)
+    expect_broadcast(op, x.shape, y.shape)
+    return x, y
 
 
 def eq(a: Any, b: Any) -> Tensor:
@@ -50,13 +57,14 @@ def equal(a: Tensor, b: Tensor) -> bool:
 
 def isclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether |a - b| <= atol + rtol * |b|, elementwise."""
-    x, y = both(a, b)
+    x, y = _together("isclose", a, b)
     return Tensor._wrap(np.isclose(x.data, y.data, rtol, atol, equal_nan))
 
 
 def allclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether :func:`isclose` holds for all elements."""
-    return bool(isclose(a, b, rtol, atol, equal_nan).data.all())
+    x, y = _together("allclose", a, b)
+    return bool(isclose(x, y, rtol, atol, equal_nan).data.all())
 
 
 def logical(ufunc: Callable[..., Array], a: Any, b: Any = None) -> Tensor:
@@ -65,7 +73,7 @@ def logical(ufunc: Callable[..., Array], a: Any, b: Any = None) -> Tensor:
     Raises:
         TypeError: for floats.
     """
-    operands = (a,) if b is None else both(a, b)
+    operands = (a,) if b is None else _together(ufunc.__name__, a, b)
     for t in operands:
         if is_floating(t.data.dtype):
             raise TypeError(f"{ufunc.__name__}: expects bool or integer tensors, got dtype {t.dtype}")
@@ -74,19 +82,19 @@ def logical(ufunc: Callable[..., Array], a: Any, b: Any = None) -> Tensor:
 
 def logical_and(a: Any, b: Any) -> Tensor:
     """Whether neither is 0."""
-    x, y = both(a, b)
+    x, y = _together("logical_and", a, b)
     return Tensor._wrap((x.data != 0) & (y.data != 0))
 
 
 def logical_or(a: Any, b: Any) -> Tensor:
     """Whether one of the two is not 0."""
-    x, y = both(a, b)
+    x, y = _together("logical_or", a, b)
     return Tensor._wrap((x.data != 0) | (y.data != 0))
 
 
 def logical_xor(a: Any, b: Any) -> Tensor:
     """Whether just one of the two is not 0."""
-    x, y = both(a, b)
+    x, y = _together("logical_xor", a, b)
     return Tensor._wrap((x.data != 0) ^ (y.data != 0))
 
 

@@ -51,8 +51,11 @@ def reduced(op: str, loss: Tensor, reduction: str) -> Tensor:
 
 def _target(op: str, x: Tensor, target: Any, name: str = "target") -> Tensor:
     """The target as a tensor of the shape and dtype of x."""
-    t = target if isinstance(target, Tensor) else Tensor(beside(np.asarray(target, x.dtype), x))
     expect_floating(op, "x", x)
+    try:
+        t = target if isinstance(target, Tensor) else Tensor(beside(np.asarray(target, x.dtype), x))
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: {name} expects numbers, got {type(target).__name__}") from None
     expect_same_dtype(op, x, **{name: t})
     if t.shape != x.shape:
         raise ValueError(f"{op}: {name} expects the shape of x {x.shape}, got {t.shape}")

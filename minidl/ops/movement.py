@@ -12,7 +12,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.kernels import devices
-from minidl.ops._common import Array, axes, axis
+from minidl.ops._common import Array, axes, axis, expect_tensors
 from minidl.ops.promotion import cast, constant, result_type, widened
 from minidl.tensor import Tensor
 
@@ -83,7 +83,10 @@ class GetItem(Function):
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
-        return x[self.index]
+        try:
+            return x[self.index]
+        except IndexError as error:
+            raise IndexError(f"getitem: {error}; x has shape {x.shape}") from None
 
     def backward(self, grad: Tensor) -> Tensor:
         return Put(self.index, self.shape)(grad)
@@ -190,6 +193,8 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def permute(x: Tensor, dims: Sequence[int]) -> Tensor:
     """Dimensions in another order."""
+    if not all(isinstance(d, (int, np.integer)) for d in dims):
+        raise TypeError(f"permute: dims expects ints, got {tuple(dims)}")
     order = tuple(d % x.ndim if -x.ndim <= d < x.ndim else x.ndim for d in dims)
     if sorted(order) != list(range(x.ndim)):
         raise ValueError(f"permute: dims {tuple(dims)} is not an order of {x.ndim} dimensions")
@@ -228,6 +233,8 @@ def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
 
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 inserted before ``dim``."""
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"unsqueeze: dim expects an int, got {dim!r}")
     if not -x.ndim - 1 <= dim <= x.ndim:
         raise IndexError(f"unsqueeze: dim {dim} is out of range for a tensor of {x.ndim} dimensions")
     at = dim % (x.ndim + 1)
@@ -326,6 +333,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Raises:
         ValueError: the tensors differ in another dimension, have none, or there are none.
     """
+    expect_tensors("cat", tensors)
     if not tensors:
         raise ValueError("cat: tensors expects at least one tensor, got none")
     first = tensors[0].shape
@@ -351,6 +359,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Raises:
         ValueError: the shapes differ, or there are no tensors.
     """
+    expect_tensors("stack", tensors)
+    if tensors:
+        axis("stack", dim, tensors[0].ndim + 1)
     shapes = {t.shape for t in tensors}
     if len(shapes) != 1:
         raise ValueError(f"stack: tensors expects tensors of one shape, got {sorted(shapes) or 'none'}")

@@ -66,7 +66,7 @@ def result_type(*operands: Any) -> np.dtype[Any]:
         if isinstance(x, NUMBERS):
             ranks[2].append(scalar_dtype(x))
         else:
-            t = x if isinstance(x, Tensor) else Tensor(x)
+            t = x if isinstance(x, Tensor) else _operand("result_type", x, None)
             ranks[0 if t.data.ndim else 1].append(t.data.dtype)
     return result_of(*ranks)
 
@@ -84,6 +84,13 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     return Tensor(value)
 
 
+def _operand(op: str, value: Any, other: Any) -> Tensor:
+    try:
+        return as_tensor(value, other if isinstance(other, Tensor) else None)
+    except TypeError:
+        raise TypeError(f"{op}: expects tensors or real numbers, got {type(value).__name__}") from None
+
+
 def fill(x: Tensor, value: Any, shape: tuple[int, ...] = (), dtype: Any = None) -> Tensor:
     """One value in a shape, on the device of x and in its dtype unless another is given."""
     dtype = x.data.dtype if dtype is None else dtype
@@ -92,15 +99,16 @@ def fill(x: Tensor, value: Any, shape: tuple[int, ...] = (), dtype: Any = None) 
     return Tensor._wrap(x.xp.full(shape, value, dtype))
 
 
-def both(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """The two operands of a binary operator as tensors of one dtype, see :func:`result_type`."""
-    if isinstance(a, Tensor):
-        b = as_tensor(b, a)
-    elif isinstance(b, Tensor):
-        a = as_tensor(a, b)
-    else:
-        a = as_tensor(a)
-        b = as_tensor(b, a)
+def both(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """The two operands of a binary operator as tensors of one dtype, see :func:`result_type`.
+
+    Raises:
+        TypeError: one is neither a tensor nor numbers.
+    """
+    if not isinstance(a, Tensor):
+        a = _operand(op, a, b)
+    if not isinstance(b, Tensor):
+        b = _operand(op, b, a)
     if type(a.data) is not type(b.data):
         a, b = _together(a, b)
     da, db = a.data.dtype, b.data.dtype

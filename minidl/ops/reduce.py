@@ -354,7 +354,7 @@ def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
     """How many elements over ``dim`` are not 0, int64. Not differentiable."""
-    return sum(Tensor._wrap(x.data != 0), dim)
+    return sum(Tensor._wrap(x.data != 0), axes("count_nonzero", dim, x.ndim))
 
 
 # --- softmax ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
 from minidl.ops.arithmetic import div, mul, quiet
 from minidl.ops.promotion import Array, both
@@ -102,6 +103,8 @@ def trunc(x: Tensor) -> Tensor:
 
 def round(x: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to the nearest number of ``decimals`` digits, halves to the even one; gradient 0."""
+    if not isinstance(decimals, (int, np.integer)):
+        raise TypeError(f"round: decimals expects an int, got {decimals!r}")
     if decimals == 0:
         return _step(np.rint, "Round", x)
     scale = 10.0 ** (decimals if decimals > 0 else -decimals)
@@ -127,7 +130,8 @@ def frac(x: Tensor) -> Tensor:
 
 
 def _operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    x, y = both(a, b)
+    x, y = both(op, a, b)
+    expect_broadcast(op, x.shape, y.shape)
     if x.data.dtype == np.bool_:
         raise TypeError(f"{op}: not defined for bool tensors")
     if x.data.dtype.kind in "iu" and not y.data.all():

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Function
+from minidl.autograd.function import expect_broadcast
 from minidl.kernels import devices
-from minidl.ops._common import Array, axes, axis
-from minidl.ops.movement import expand, getitem, narrow, permute, reshape, unsqueeze
+from minidl.ops._common import Array, axes, axis, expect_tensors
+from minidl.ops.movement import expand, getitem, narrow, permute, reshape, transpose, unsqueeze
 from minidl.tensor import Tensor
 
 Dims = int | Sequence[int]
@@ -116,6 +117,8 @@ def repeat(x: Tensor, *counts: Any) -> Tensor:
 def tile(x: Tensor, *counts: Any) -> Tensor:
     """As :func:`repeat`; missing counts on the left are 1."""
     times = _several(counts[0] if len(counts) == 1 else counts)
+    if min(times, default=0) < 0:
+        raise ValueError(f"tile: counts expects ints >= 0, got {times}")
     return repeat(x, (1,) * (x.ndim - len(times)) + times)
 
 
@@ -151,7 +154,7 @@ def movedim(x: Tensor, source: Dims, destination: Dims) -> Tensor:
 
 def swapaxes(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions swapped; :func:`transpose` under NumPy's name."""
-    return x.transpose(dim0, dim1)
+    return transpose(x, axis("swapaxes", dim0, x.ndim), axis("swapaxes", dim1, x.ndim))
 
 
 def split(x: Tensor, split_size: Dims, dim: int = 0) -> tuple[Tensor, ...]:
@@ -211,6 +214,8 @@ def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors repeated to their common shape, as views."""
+    expect_tensors("broadcast_tensors", tensors)
+    expect_broadcast("broadcast_tensors", *[t.shape for t in tensors])
     shape = np.broadcast_shapes(*[t.shape for t in tensors])
     return tuple([expand(t, shape) for t in tensors])
 
@@ -222,6 +227,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """
     if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
         tensors = tuple(tensors[0])
+    expect_tensors("meshgrid", tensors)
     if indexing not in ("ij", "xy"):
         raise ValueError(f"meshgrid: indexing expects 'ij' or 'xy', got {indexing!r}")
     if any(t.ndim > 1 for t in tensors):

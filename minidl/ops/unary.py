@@ -7,7 +7,7 @@ Derivatives: Abramowitz & Stegun, 4.2 - 4.6 and 7.1.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -267,8 +267,23 @@ class Tanh(Function):
         return np.tanh(x)
 
     def backward(self, grad: Tensor) -> Tensor:
-        y = self.saved_output()
+        return TanhBackward()(grad, self.saved_output())
+
+
+class TanhBackward(Function):
+    """grad * (1 - y * y) as one operator: a chain of small tensors costs what its operators cost."""
+
+    saved_inputs = (0, 1)
+    saved_for: ClassVar = {0: 1}
+
+    def forward(self, grad: Array, y: Array) -> Array:
         return grad * (1 - y * y)
+
+    def backward(self, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        grad, y = self.saved()
+        ggrad = TanhBackward()(g, y) if self.needs_input_grad[0] else None
+        gy = g * grad * y * -2 if self.needs_input_grad[1] else None
+        return ggrad, gy
 
 
 class Asinh(Function):
@@ -418,7 +433,7 @@ def atan(x: Tensor) -> Tensor:
 
 def atan2(y: Any, x: Any) -> Tensor:
     """The angle of the point (x, y) in (-pi, pi], with broadcasting and promotion; gradient 0 at the origin."""
-    a, b = both(y, x)
+    a, b = both("atan2", y, x)
     return Atan2()(floating(a), floating(b))
 
 
