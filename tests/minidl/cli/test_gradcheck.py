@@ -25,7 +25,7 @@ def test_patterns_choose_and_all_shows(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_wrong_gradient_is_shown_with_its_report(capsys: pytest.CaptureFixture[str]) -> None:
-    with planted("minidl.ops.unary:Tanh.backward", "1 - y * y", "1 - y"):
+    with planted("minidl.ops.unary:TanhBackward.forward", "1 - y * y", "1 - y"):
         assert main(["gradcheck", "--backend", "cpu", "--operator", "tanh"]) == 1
     out = capsys.readouterr().out
     assert "failed" in out and "the gradient is wrong" in out and "worst element" in out

@@ -37,7 +37,7 @@ CONTROLS = [
     # missing term or factor
     Control("missing factor", OPS + "arithmetic:Div.backward", "/ (b * b)", "/ b", ("div",)),
     Control("missing factor", OPS + "unary:Sqrt.backward", " * 2", "", ("sqrt",)),
-    Control("missing square", OPS + "unary:Tanh.backward", "1 - y * y", "1 - y", ("tanh",)),
+    Control("missing square", OPS + "unary:TanhBackward.forward", "1 - y * y", "1 - y", ("tanh",)),
     Control(
         "missing gradient",
         OPS + "arithmetic:Mul.backward",
