@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minidl.kernels.cuda import tiling
-from minidl.kernels.cuda.tiling import NARROW, TILINGS, Tiling
+from minidl.kernels.cuda.tiling import NARROW, Tiling
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 REGISTER_FILE = 65536
@@ -55,10 +55,9 @@ def arithmetics(architecture: str) -> Iterator[tuple[str, str]]:
 
 def tilings(architecture: str, element: str, math: str, across: bool) -> Iterator[tuple[Tiling, int]]:
     """Tilings and copy widths that a product may get, with the stages of the architecture."""
-    table = TILINGS["TENSOR3" if across and element == "float" and math == "TENSOR" else math]
     piece = 16 // ELEMENTS[element]
-    for tile in table:
-        for width in (piece, piece // 2):
+    for width in (piece, piece // 2):
+        for tile in tiling.table(math, width * ELEMENTS[element], across and element == "float"):
             yield tiling.staged(tile, capability(architecture)), width
     width = piece // 4
     while width:

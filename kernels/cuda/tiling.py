@@ -122,6 +122,13 @@ def fit(device: Device, tile: Tiling) -> Tiling:
     return tile
 
 
+def table(math: str, copy_bytes: int, wide_across: bool) -> tuple[Tiling, ...]:
+    """The tilings whose registers suffice: narrow copies, and fragments read element by element, take those of the
+    largest tile on tensor cores."""
+    narrow = math == "TENSOR" and (copy_bytes < 16 or wide_across)
+    return TILINGS["TENSOR3" if narrow else math]
+
+
 def candidates(device: Device, math: str, copy_bytes: int, wide_across: bool = False) -> tuple[Tiling, ...]:
     """The tilings that a product may get, as the device takes them.
 
@@ -133,8 +140,7 @@ def candidates(device: Device, math: str, copy_bytes: int, wide_across: bool = F
         return (fit(device, forced),)
     if copy_bytes < 8:
         return (fit(device, NARROW),)
-    table = TILINGS["TENSOR3" if wide_across and math == "TENSOR" else math]
-    return tuple(fit(device, tile) for tile in table)
+    return tuple(fit(device, tile) for tile in table(math, copy_bytes, wide_across))
 
 
 def choose(device: Device, table: Sequence[Tiling], m: int, n: int, copies: int, splits: bool) -> Tiling:
