@@ -141,8 +141,10 @@ Made by `python -m benchmarks.adaptation`. Mean and standard deviation over the 
 for clothes the source network), the images are always the same. CPU seconds of one thread on a machine that had other
 work to do, the first pass over the images included where it was the first run with a network.
 
-No method saw a label of the target except the fine-tuning on few and the ceiling with all of them, trained for as many
-steps as the others. What the settings were chosen by is said in `benchmarks/adaptation.py`."""
+No method saw a label of the target except the fine-tuning on few and the row with all of them, which is a ceiling for
+its number of steps only. Runs are short: the steps of each and what the settings were chosen by stand in
+`benchmarks/adaptation.py`. The published network was trained on the lossless originals of the unlabelled JPEG files;
+"images new to the network" are half of the test images, and the other half scores."""
 
 SHIFTS = {shift.name: shift for shift in (JPEG, FASHION)}
 
