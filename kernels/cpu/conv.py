@@ -13,6 +13,7 @@ from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
+from minidl.kernels.cpu.layout import dense
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
@@ -84,8 +85,8 @@ def gradient_phases(
 
 def operand(x: Array, dtype: npt.DTypeLike) -> Array:
     """x as kernels read it: C-contiguous, aligned, and writable, because others would each be compiled for."""
-    x = np.ascontiguousarray(x, dtype)
-    return x if x.flags.writeable and x.flags.aligned else x.copy()
+    x = dense(np.asarray(x, dtype))
+    return x if x.flags.writeable else x.copy()
 
 
 def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:

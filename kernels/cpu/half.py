@@ -26,6 +26,8 @@ from minidl.kernels.cpu.runtime import kernel, launch, share
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
 from minidl.kernels.reference.checks import Array, Pair
 
+BY_IMAGE = 4 << 20  # bytes of images of a half type that are pooled one by one
+
 
 @kernel
 def _join(a: Any, count: int, length: int, out: Any, part: int, parts: int) -> None:
@@ -117,7 +119,19 @@ def in_float32(name: str) -> Any:
 class HalfMixin:
     """Pooling and products of half types, in float32. Convolutions take them as they are."""
 
-    max_pool2d = in_float32("max_pool2d")
+    _max_pool2d = in_float32("max_pool2d")
+
+    def max_pool2d(self, x: Array, *window: Any) -> tuple[Array, Array]:
+        """See the reference. Half types go image by image, so that their float32 numbers stay in the caches."""
+        if not is_half(x) or x.nbytes < BY_IMAGE:
+            return self._max_pool2d(x, *window)
+        found = [self._max_pool2d(x[n : n + 1], *window) for n in range(len(x))]
+        shape = (len(x), *found[0][0].shape[1:])
+        y, index = memory.empty(shape, np.uint16).view(x.dtype), memory.empty(shape, found[0][1].dtype)
+        for n, (values, places) in enumerate(found):
+            y[n], index[n] = values[0], places[0]
+        return y, index
+
     max_pool2d_scatter = in_float32("max_pool2d_scatter")
     max_pool2d_gather = in_float32("max_pool2d_gather")
     avg_pool2d = in_float32("avg_pool2d")
@@ -146,9 +160,24 @@ def even(array: Array, axis: int) -> Array:
     return np.pad(array, width)
 
 
+@kernel
+def _even_channels(x: Any, channels: int, out: Any, part: int, parts: int) -> None:
+    """x (pixels, channels) uint16 flat, of an odd number of channels -> out (pixels, channels + 1)."""
+    first, last = share(x.size // channels, part, parts)
+    for p in range(first, last):
+        for c in range(channels):
+            out[p * (channels + 1) + c] = x[p * channels + c]
+        out[p * (channels + 1) + channels] = 0
+
+
 def pixel_pairs(x: Array) -> Array:
     """x (..., C) bfloat16, C-contiguous, as uint32 pairs of channels (..., C/2); C is made even."""
-    return even(bits(x), -1).view(np.uint32)
+    channels = x.shape[-1]
+    if channels % 2 == 0:
+        return bits(x).view(np.uint32)
+    out = memory.empty((*x.shape[:-1], channels + 1), np.uint16)
+    launch(_even_channels, bits(x).reshape(-1), channels, out.reshape(-1), work=out.size)
+    return out.view(np.uint32)
 
 
 def pair_source(source: Source) -> Source:

@@ -37,16 +37,44 @@ def _swap(source: Any, target: Any, part: Any, parts: Any) -> None:
                     target[image, c, p] = source[image, p, c]
 
 
+@kernel
+def _interleave(source: Any, target: Any, part: Any, parts: Any) -> None:
+    """target[n, p, c] = source[n, c, p], in blocks that stay in the first cache."""
+    n, channels, pixels = source.shape
+    blocks = -(-pixels // 128)
+    first, last = share(n * blocks, part, parts)
+    for item in range(first, last):
+        image, low = item // blocks, item % blocks * 128
+        for c in range(channels):
+            for p in range(low, min(low + 128, pixels)):
+                target[image, p, c] = source[image, c, p]
+
+
 def dense(array: Array) -> Array:
     """The array itself when C-contiguous and aligned, else a copy."""
     if array.flags.c_contiguous and array.flags.aligned:
         return array
     copy = memory.empty(array.shape, array.dtype)
-    last = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
-    if array.ndim == 4 and array.size >= SMALL_COPY and supported(array) and last.flags.c_contiguous:
-        # Channels-last memory seen as (N, C, H, W), as the gradient of a weight is: NumPy copies it slowly.
+    if array.ndim != 4 or array.size < SMALL_COPY or array.itemsize not in (2, 4, 8):
+        np.copyto(copy, array)
+        return copy
+    # Channels-last memory seen as (N, C, H, W), as the gradient of a weight is, or the opposite, as a user's images
+    # are: NumPy copies both slowly. Bits are moved, whatever they mean.
+    bits = np.dtype(f"u{array.itemsize}")
+    last, first = array.transpose(0, 2, 3, 1), array.transpose(0, 3, 1, 2)
+    if last.flags.c_contiguous and last.flags.aligned:
         n, c, h, w = array.shape
-        launch(_swap, last.reshape(n, h * w, c), copy.reshape(n, c, h * w), work=array.size)
+        launch(
+            _swap, last.view(bits).reshape(n, h * w, c), copy.view(bits).reshape(n, c, h * w), work=array.size
+        )
+    elif first.flags.c_contiguous and first.flags.aligned:
+        n, h, w, c = array.shape
+        launch(
+            _interleave,
+            first.view(bits).reshape(n, c, h * w),
+            copy.view(bits).reshape(n, h * w, c),
+            work=array.size,
+        )
     else:
         np.copyto(copy, array)
     return copy

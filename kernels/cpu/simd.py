@@ -245,7 +245,11 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
 
     def store_sums(builder: Any, array_type: Any, address: Any, value: Any) -> None:
         align = itemsize
-        if array_type.dtype == types.uint16:
+        if array_type.dtype == types.uint16 and machine.dot_bfloat16:
+            rounded = ir.VectorType(_BFloat(), lanes)  # one instruction; numbers below 1e-38 become 0
+            value = call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", value, result=rounded)
+            value, align = builder.bitcast(value, ir.VectorType(ir.IntType(16), lanes)), 2
+        elif array_type.dtype == types.uint16:
             value, align = _narrow_bfloat16(builder, value, lanes), 2
         builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = align
 
@@ -262,8 +266,8 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
             return builder.fadd(builder.fmul(x, y), z)
         return call(builder, f"llvm.fma.v{lanes}f{itemsize * 8}", x, y, z)
 
-    def call(builder: Any, name: str, *operands: Any) -> Any:
-        signature = ir.FunctionType(vector, [operand.type for operand in operands])
+    def call(builder: Any, name: str, *operands: Any, result: Any = vector) -> Any:
+        signature = ir.FunctionType(result, [operand.type for operand in operands])
         return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), operands)
 
     @intrinsic
