@@ -185,7 +185,7 @@ DEFECTS = [
     Defect(
         "batch norm in half precision makes NaN",
         "minidl.ops.norm:batch_norm",
-        "if is_half(x.dtype):",
+        "if half:",
         "if False:",
         batch_norm_of_large_half_numbers_is_finite,
     ),
