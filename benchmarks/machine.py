@@ -126,13 +126,19 @@ def multiply_add_limit(threads: int) -> float:
 
 def bandwidth(threads: int) -> float:
     """GB/s of a = b + 3 c on arrays that no cache holds: the triad of McCalpin's STREAM, which counts three arrays."""
+    from minidl.kernels.cpu import memory
+    from minidl.kernels.cpu.lanes import LANES, drain, fma, load, splat, stream
     from minidl.kernels.cpu.runtime import kernel, launch, share
 
     @kernel
     def triad(a: Any, b: Any, c: Any, part: int, parts: int) -> None:
-        first, last = share(a.size, part, parts)
-        for i in range(first, last):
-            a[i] = b[i] + np.float32(3) * c[i]
+        first, last = share(a.size // LANES, part, parts)
+        three = splat(np.float32(3))
+        for i in range(first * LANES, last * LANES, LANES):
+            stream(a, i, fma(three, load(c, i), load(b, i)))
+        drain()
 
-    a, b, c = (np.ones(STREAM, np.float32) for _ in range(3))
+    a, b, c = (memory.empty(STREAM, np.float32) for _ in range(3))  # streamed: aligned
+    for array in (a, b, c):
+        array[:] = 1
     return best_rate(lambda: launch(triad, a, b, c, parts=threads), 3 * a.nbytes / 1e9)
