@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.timing import Timing, interleave
 from minidl import kernels
-from minidl.kernels.ladder import STEPS
+from minidl.kernels.ladder import STEPS, Step
 from minidl.kernels.ladder.cpu.common import output_size, padded
 from minidl.kernels.ladder.cpu.step3_im2col import im2col
 
@@ -34,6 +34,7 @@ SHAPES = {  # title: images, size, channels in and out; 3x3 windows, padding 1
     "14x14, 256 channels": (16, 14, 256),
 }
 ALL_BLAS = "im2col and NumPy's product (OpenBLAS), all threads"
+GROUPS = ("one", "all", "blas")  # one after the other: threads that wait for one disturb another
 ONE_TORCH, ALL_TORCH = "PyTorch (oneDNN), one thread", "PyTorch (oneDNN), all threads"
 
 
@@ -49,66 +50,66 @@ def blas_conv2d(x: np.ndarray, w: np.ndarray, stride: int, pad: int) -> np.ndarr
     return y.reshape(len(x), rows, cols, len(w))
 
 
-def contestants(x: np.ndarray, w: np.ndarray, threads: int) -> dict[str, Callable[[], Any]]:
-    """Everything to time, by name, each with its number of threads set when it is called."""
+def contestants(x: np.ndarray, w: np.ndarray, threads: int, group: str) -> dict[str, Callable[[], Any]]:
+    """What to time, by name: on one thread, on all ``threads``, or the BLAS library, which has threads of its own.
 
-    def with_threads(count: int, run: Callable[[], Any]) -> Callable[[], Any]:
-        def call() -> Any:
-            kernels.set_num_threads(count)
-            return run()
-
-        return call
-
+    Numbers of threads are set once and not at every call: a library that is told another number loses the threads
+    that wait for it. OpenBLAS's threads spin for long after a product, in the way of others.
+    """
+    if group == "blas":
+        return {ALL_BLAS: lambda: blas_conv2d(x, w, 1, 1)}
+    together = group == "all"
+    kernels.set_num_threads(threads if together else 1)
     out: dict[str, Callable[[], Any]] = {}
     for step in STEPS:
-        conv2d = step.load()
-        run = lambda conv2d=conv2d: conv2d(x, w, 1, 1)  # noqa: E731
-        out[f"{step.number} {step.title}"] = with_threads(threads if step.threads else 1, run)
-    out[ALL_BLAS] = lambda: blas_conv2d(x, w, 1, 1)
+        if step.threads is together:
+            conv2d = step.load()
+            out[name_of(step)] = lambda conv2d=conv2d: conv2d(x, w, 1, 1)
     try:
         import torch
     except ImportError:
         return out
+    torch.set_num_threads(threads if together else 1)
     images, weights = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, w))
-
-    def with_torch(count: int) -> Callable[[], Any]:
-        def call() -> Any:
-            torch.set_num_threads(count)
-            return torch.conv2d(images, weights, None, 1, 1).permute(0, 2, 3, 1).numpy()
-
-        return call
-
-    out[ONE_TORCH] = with_torch(1)
-    out[ALL_TORCH] = with_torch(threads)
+    out[ALL_TORCH if together else ONE_TORCH] = lambda: (
+        torch.conv2d(images, weights, None, 1, 1).permute(0, 2, 3, 1).numpy()
+    )
     return out
+
+
+def name_of(step: Step) -> str:
+    """The title of a row."""
+    return f"{step.number} {step.title}"
 
 
 def measure(threads: int, turns: int) -> dict[str, Any]:
     """Time all shapes: GFLOP/s by shape and contestant, and the limits of one and of all threads."""
     limits = {"one": machine.multiply_add_limit(1), "all": machine.multiply_add_limit(threads)}
-    speeds: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {title: {} for title in SHAPES}
     ratios: dict[str, float] = {}
-    for title, (images, size, channels) in SHAPES.items():
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((images, size, size, channels), np.float32)
-        w = rng.standard_normal((channels, 3, 3, channels), np.float32)
-        place: tuple[Any, ...] = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
-        with kernels.use("reference"):
-            expected = kernels.backend(x).conv2d(x.astype(np.float64), w.astype(np.float64), None, *place)
-        runs = contestants(x, w, threads)
-        for name, run in runs.items():
-            error = np.abs(run() - expected).max() / np.abs(expected).max()
-            if error > 1e-5:
-                raise SystemExit(f"{name}, {title}: differs from float64 by {error:.1e}; not timed")
-        timing: Timing = interleave(runs, turns, warmup=1, min_seconds=0.03)
-        flops = 2 * x.size * 9 * channels
-        speeds[title] = {name: flops / timing.median(name) / 1e9 for name in runs}
-        if ALL_TORCH in runs:
-            ratios[title] = timing.ratio(list(runs)[len(STEPS) - 1], ALL_TORCH)[0]
+    for group in GROUPS:
+        for title, (images, size, channels) in SHAPES.items():
+            rng = np.random.default_rng(0)
+            x = rng.standard_normal((images, size, size, channels), np.float32)
+            w = rng.standard_normal((channels, 3, 3, channels), np.float32)
+            place: tuple[Any, ...] = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+            with kernels.use("reference"):
+                expected = kernels.backend(x).conv2d(x.astype(np.float64), w.astype(np.float64), None, *place)
+            runs = contestants(x, w, threads, group)
+            for name, run in runs.items():
+                error = np.abs(run() - expected).max() / np.abs(expected).max()
+                if error > 1e-5:
+                    raise SystemExit(f"{name}, {title}: differs from float64 by {error:.1e}; not timed")
+            timing: Timing = interleave(runs, turns, warmup=1, min_seconds=0.03)
+            flops = 2 * x.size * 9 * channels
+            found[title] |= {name: flops / timing.median(name) / 1e9 for name in runs}
+            if ALL_TORCH in runs:
+                ratios[title] = timing.ratio(name_of(STEPS[-1]), ALL_TORCH)[0]
+    order = [*map(name_of, STEPS), ALL_BLAS, ONE_TORCH, ALL_TORCH]
     return {
         "machine": machine.line(machine.describe(threads)),
         "limits": limits,
-        "speeds": speeds,
+        "speeds": {title: {n: speeds[n] for n in order if n in speeds} for title, speeds in found.items()},
         "ratios": ratios,
     }
 
