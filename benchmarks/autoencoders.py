@@ -5,28 +5,29 @@
 
 Both sides begin with the same weights, see the same batches in the same order, and take Adam steps in float32; the
 largest relative difference of the losses of 200 steps is printed and kept. --time lets both sides take turns on
-equally many threads (see benchmarks.timing). PyTorch is installed by hand: pip install torch.
+equally many threads (see benchmarks.timing). PyTorch is installed by hand: pip install torch. Its networks are those
+of tests/fixtures/make_autoencoder_fixtures.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as TF
-from torch import nn as tnn
 
 import minidl
 from benchmarks import machine
 from benchmarks.timing import interleave
 from minidl import kernels, models, optim
 from minidl.data import CIFAR10, FashionMNIST
+
+if TYPE_CHECKING:
+    import torch
 
 STEPS, BATCH, LR = 200, 128, 1e-3
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -35,49 +36,31 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-class Twin(tnn.Module):
-    """The convolutional or variational autoencoder in PyTorch, with minidl's parameter names."""
+def pytorch_loss(network: Any, x: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    """The mean cross-entropy per value, and for the variational form (with noise) the divergence."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
 
-    def __init__(
-        self, size: tuple[int, int, int], channels: list[int], hidden: int = 0, latent: int = 0
-    ) -> None:
-        super().__init__()
-        down: list[tnn.Module] = []
-        up: list[tnn.Module] = []
-        before, height, width = size
-        for after in channels:
-            down += [tnn.Conv2d(before, after, 3, 2, 1), tnn.ReLU()]
-            extra = (1 - height % 2, 1 - width % 2)
-            up = [tnn.ConvTranspose2d(after, before, 3, 2, 1, extra), tnn.ReLU(), *up]
-            before, height, width = after, math.ceil(height / 2), math.ceil(width / 2)
-        self.latent = latent
-        if latent:
-            flat = before * height * width
-            down += [tnn.Flatten(), tnn.Linear(flat, hidden), tnn.ReLU()]
-            self.to_mean, self.to_log_variance = tnn.Linear(hidden, latent), tnn.Linear(hidden, latent)
-            dense = [tnn.Linear(latent, hidden), tnn.ReLU(), tnn.Linear(hidden, flat), tnn.ReLU()]
-            up = [*dense, tnn.Unflatten(1, (before, height, width)), *up]
-        self.encoder, self.decoder = tnn.Sequential(*down), tnn.Sequential(*up[:-1])
-
-    def loss(self, x: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """The mean cross-entropy per value, and for the variational form the divergence."""
-        code = self.encoder(x)
-        if noise is None:
-            return TF.binary_cross_entropy_with_logits(self.decoder(code), x)
-        mean, log_variance = self.to_mean(code), self.to_log_variance(code)
-        logits = self.decoder(mean + (0.5 * log_variance).exp() * noise)
-        kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
-        return TF.binary_cross_entropy_with_logits(logits, x) + kl / x[0].numel()
+    code = network.encoder(x)
+    if noise is None:
+        return binary_cross_entropy_with_logits(network.decoder(code), x)
+    mean, log_variance = network.to_mean(code), network.to_log_variance(code)
+    logits = network.decoder(mean + (0.5 * log_variance).exp() * noise)
+    kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
+    return binary_cross_entropy_with_logits(logits, x) + kl / x[0].numel()
 
 
 class Pair:
     """The same network twice, with the same weights, each with its optimizer."""
 
     def __init__(self, name: str, size: tuple[int, int, int], seed: int = 0) -> None:
+        import torch
+
+        from tests.fixtures.make_autoencoder_fixtures import build
+
         minidl.manual_seed(seed)
         self.latent = NETWORKS[name].get("latent", 0)
         self.ours = models.create_autoencoder(name, size, **NETWORKS[name])
-        self.theirs = Twin(size, **NETWORKS[name])
+        self.theirs: Any = build(name, size, NETWORKS[name])
         self.theirs.load_state_dict(
             {n: torch.from_numpy(a.copy()) for n, a in self.ours.state_dict().items()}
         )
@@ -96,12 +79,14 @@ class Pair:
 
     def step_pytorch(self, images: np.ndarray, seed: int) -> float:
         """The same step of PyTorch."""
+        import torch
+
         noise = None
         if self.latent:
             minidl.manual_seed(seed)
             noise = torch.from_numpy(minidl.randn(len(images), self.latent).numpy())
         self._theirs.zero_grad()
-        loss = self.theirs.loss(torch.from_numpy(images).permute(0, 3, 1, 2), noise)
+        loss = pytorch_loss(self.theirs, torch.from_numpy(images).permute(0, 3, 1, 2), noise)
         loss.backward()
         self._theirs.step()
         return float(loss.item())
@@ -118,6 +103,8 @@ def batches(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def compare(name: str, data: str, images: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
     """Both loss curves, and the mean squared error of both on images that were not learned."""
+    import torch
+
     pair = Pair(name, (images.shape[3], *images.shape[1:3]))
     curves = np.array([(pair.step(x, step), pair.step_pytorch(x, step)) for step, x in batches(images)])
     x = held_out[:1000].astype(np.float32).transpose(0, 3, 1, 2) / 255
@@ -147,6 +134,8 @@ def compare(name: str, data: str, images: np.ndarray, held_out: np.ndarray) -> d
 
 def time_steps(turns: int) -> list[dict[str, Any]]:
     """The time of a training step of each network, in turns."""
+    import torch
+
     torch.set_num_threads(kernels.get_num_threads())
     results = []
     for name in NETWORKS:
@@ -183,6 +172,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=kernels.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder of curves.json or times.json")
     args = parser.parse_args()
+    if importlib.util.find_spec("torch") is None:
+        parser.error("the other side needs PyTorch: pip install torch")
+    import torch
+
     kernels.set_num_threads(args.threads)
     about = {"machine": machine.describe(args.threads), "torch": torch.__version__}
     if args.out:

@@ -1,7 +1,7 @@
 """The other sides of the network benchmarks: PyTorch in three modes, ONNX Runtime, OpenVINO.
 
-Each takes part when it is installed. PyTorch's networks are those of tests/fixtures/make_model_fixtures.py; the
-runtimes get the PyTorch network as an ONNX file (``pip install onnx``).
+Each takes part when it is installed. PyTorch's networks are those of tests/fixtures/make_model_fixtures.py
+and make_autoencoder_fixtures.py; the runtimes get the PyTorch network as an ONNX file (``pip install onnx``).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import itertools
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -33,19 +33,14 @@ def torch_network(case: Network, state: State) -> Any:
     import torch
     from torch import nn
 
+    from tests.fixtures.make_autoencoder_fixtures import build
     from tests.fixtures.make_model_fixtures import TorchResNet
     from tests.models.parity_cases import Case
 
     model: Any
     if case.model == AUTOENCODER:
-        widths = (3, *AUTOENCODER_OPTIONS["channels"])
-        down: list[nn.Module] = []
-        up: list[nn.Module] = []
-        for a, b in itertools.pairwise(widths):
-            down += [nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()]
-            up = [nn.ConvTranspose2d(b, a, 3, 2, 1, 1), nn.ReLU(), *up]
-        model = nn.Sequential()
-        model.encoder, model.decoder = nn.Sequential(*down), nn.Sequential(*up[:-1])
+        twin = build(AUTOENCODER, (3, case.size, case.size), AUTOENCODER_OPTIONS)
+        model = nn.Sequential(OrderedDict(twin.named_children()))
     else:
         model = TorchResNet(Case("", case.model, classes=10 if case.model == "resnet20" else 1000))
     if state:
