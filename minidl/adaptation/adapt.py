@@ -45,6 +45,7 @@ from minidl.training.freezing import freeze
 from minidl.training.network import load_model, preprocessing_of
 from minidl.training.reporting import EpochRow, Reporter
 from minidl.training.run_folder import BEST, LAST, RunFolder, train
+from minidl.training.trainer import device_of
 
 __all__ = ["REPORT", "Adapted", "adapt"]
 
@@ -82,6 +83,7 @@ def adapt(
     workers: int = 2,
     step_seconds: float | None = 60.0,
     draw: bool = True,
+    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> Adapted:
     """Adapt a network that was trained on `source` to images of `target`, and leave checkpoint and report in
@@ -107,7 +109,7 @@ def adapt(
     domains = open_domains(
         source, target, settings.val_split, settings.seed, reporter, ignore_labels=ignore_target_labels
     )
-    model = _trained_network(settings, domains.source.classes, reporter)
+    model = _trained_network(settings, domains.source.classes, reporter).to(device)
     classes, cfg = domains.source.classes, preprocessing_of(model, model.num_classes)
     loaders = _report_loaders(domains, cfg, workers)
     before = before or _looks(model, loaders, reporter, "before")
@@ -165,6 +167,8 @@ def _train(
     folder, which is still to be finished.
     """
     alignment = settings.alignment(model.num_features)
+    if alignment is not None:
+        alignment.to(device_of(model))
     teacher = _self_training(model, settings, reporter)
     parts = Parts(model, alignment, teacher)
     kept = "self_training.teacher." if teacher is not None else "model."
@@ -276,7 +280,7 @@ def _adapt_statistics(
 
     def batches() -> Any:
         for number, (batch, _) in enumerate(loader.iterate(), 1):
-            yield batch
+            yield batch.to(device_of(model))
             reporter.advance(number)
 
     try:

@@ -23,6 +23,7 @@ import minidl
 from minidl import nn
 from minidl.adaptation.alignment import Alignment, Both, check_features
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.nn import functional as F
 from minidl.tensor import Tensor
 
@@ -78,8 +79,9 @@ class DomainAdversary(Alignment):
         strength = self.weight * reversal_strength(progress)
         logits = self.classifier(reverse_gradient(minidl.cat([source, target]), strength)).flatten()
         truth = np.repeat([0.0, 1.0], [source.shape[0], target.shape[0]]).astype(source.dtype)
-        self.accuracy = float(((logits.data > 0) == (truth > 0.5)).mean())
-        losses = F.binary_cross_entropy_with_logits(logits, minidl.Tensor(truth), reduction="none")
+        self.accuracy = float(((devices.host(logits.data) > 0) == (truth > 0.5)).mean())
+        aim = minidl.Tensor(truth).to(logits.device)
+        losses = F.binary_cross_entropy_with_logits(logits, aim, reduction="none")
         n = source.shape[0]  # each domain counts the same, whatever its share of the batch
         return (losses[:n].mean() + losses[n:].mean()) * 0.5
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 
 import minidl
+from minidl.kernels import devices
 from minidl.nn import BatchNorm1d, BatchNorm2d, Module
 from minidl.tensor import Tensor
 
@@ -75,10 +76,12 @@ def adapt_batch_norms(model: Module, batches: Iterable[Tensor], prior: float = 0
 
 def _statistics(norm: BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
     assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean.data.astype(np.float64), norm.running_var.data.astype(np.float64)
+    mean, var = devices.host(norm.running_mean.data), devices.host(norm.running_var.data)
+    return mean.astype(np.float64), var.astype(np.float64)
 
 
 def _set_statistics(norm: BatchNorm2d, mean: np.ndarray, var: np.ndarray) -> None:
     assert norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean.data[...] = mean
-    norm.running_var.data[...] = np.maximum(var, 0.0)
+    with minidl.no_grad():
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(np.maximum(var, 0.0))

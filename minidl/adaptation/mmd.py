@@ -20,6 +20,7 @@ import numpy as np
 
 import minidl
 from minidl.adaptation.alignment import Alignment, Both, check_features
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 __all__ = ["SCALES", "MaximumMeanDiscrepancy", "mmd_loss", "squared_distances"]
@@ -43,10 +44,12 @@ def mmd_loss(
     distances = squared_distances(minidl.cat([source, target]))
     if bandwidth is None:
         pairs = (n + m) * (n + m - 1)
-        bandwidth = float(distances.data.sum(dtype=np.float64)) / pairs or 1.0  # 1 where all rows are equal
+        bandwidth = (
+            float(devices.host(distances.data).sum(dtype=np.float64)) / pairs or 1.0
+        )  # 1 where all rows are equal
     # MMD^2 = w^T K w with w = 1/n for the source rows and -1/m for the target rows
     rows = np.concatenate([np.full(n, 1.0 / n), np.full(m, -1.0 / m)]).astype(source.dtype)
-    signs = minidl.Tensor(np.outer(rows, rows) / len(scales))
+    signs = minidl.Tensor(np.outer(rows, rows) / len(scales)).to(source.device)
     terms = [(minidl.exp(distances * (-1.0 / (bandwidth * scale))) * signs).sum() for scale in scales]
     return minidl.stack(terms).sum()
 

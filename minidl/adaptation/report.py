@@ -15,7 +15,7 @@ from minidl.adaptation.trainer import Features
 from minidl.nn import Module
 from minidl.training.metrics import Evaluation, log_softmax, score
 from minidl.training.reporting import Reporter
-from minidl.training.trainer import Loader
+from minidl.training.trainer import Loader, device_of
 
 __all__ = ["DomainReport", "Look", "look", "make_report"]
 
@@ -56,8 +56,8 @@ def look(model: Module, classifier: str, loader: Loader, reporter: Reporter, tit
     try:
         with minidl.no_grad():
             for number, (images, labels) in enumerate(loader.iterate(), 1):
-                entering, logits = features(images)
-                parts.append((np.array(entering.numpy()), np.array(logits.numpy()), labels))
+                entering, logits = (t.cpu().numpy() for t in features(images.to(device_of(model))))
+                parts.append((np.array(entering), np.array(logits), labels))
                 reporter.advance(number)
     finally:
         reporter.end()

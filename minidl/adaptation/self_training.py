@@ -27,6 +27,7 @@ from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.tensor import Tensor
 from minidl.training.metrics import log_softmax
+from minidl.training.trainer import device_of
 
 __all__ = ["SelfTraining", "pseudo_labels", "update_average"]
 
@@ -87,7 +88,7 @@ class SelfTraining(Module):
         """Pseudo-labels of weakly augmented images (N, C, H, W), and which of them count."""
         self.teacher.eval()
         with minidl.no_grad():
-            logits = self.teacher(images).numpy()
+            logits = self.teacher(images.to(device_of(self.teacher))).cpu().numpy()
         if self.balance:
             mean = np.exp(log_softmax(logits)).mean(axis=0)
             self.frequency.data[...] = 0.95 * self.frequency.data + 0.05 * mean

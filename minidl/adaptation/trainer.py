@@ -12,9 +12,10 @@ from minidl.adaptation.alignment import Alignment, Both
 from minidl.adaptation.domains import PairOfBatches
 from minidl.adaptation.mixing import mix_domains
 from minidl.adaptation.self_training import SelfTraining
+from minidl.kernels import devices
 from minidl.nn import Module
 from minidl.tensor import Tensor
-from minidl.training.trainer import Trainer
+from minidl.training.trainer import Trainer, device_of
 
 __all__ = ["AdaptationTrainer", "Features", "Mixing", "Parts"]
 
@@ -111,7 +112,7 @@ class AdaptationTrainer(Trainer):
                 images = self.mixing(images, batch.target, self.step)
             if self.alignment is not None or self.self_training is not None:
                 images = minidl.cat([images, batch.target])
-        features, logits = self.features(images)
+        features, logits = self.features(images.to(device_of(self.model)))
         n = len(labels)
         loss = self.objective(logits[:n], labels)
         if self.alignment is not None:
@@ -119,4 +120,4 @@ class AdaptationTrainer(Trainer):
             loss = loss + self.alignment(both, self.progress)
         if self.self_training is not None and batch.weak is not None:
             loss = loss + self.self_training(batch.weak, logits[n:])
-        return loss, int((logits.data[:n].argmax(axis=1) == labels).sum())
+        return loss, int((devices.host(logits.data[:n].argmax(axis=1)) == labels).sum())

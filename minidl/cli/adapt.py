@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from minidl.cli.options import add_device, add_loading, add_model, number, use_device
+from minidl.cli.options import add_device, add_loading, add_model, number
+from minidl.cli.runs import (
+    add_course,
+    add_layers,
+    add_optimizer,
+    add_run,
+    given_settings,
+    how,
+    resumable,
+    run_settings,
+    start,
+    with_known_model,
+)
 from minidl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,22 +46,16 @@ metrics.csv, and pictures: clouds of features of both domains, classes before an
 network of the last step is kept: without labels no epoch can be called the best."""
 
 _SETTINGS = (
-    *("method", "self_training", "epochs", "steps_per_epoch", "batch_size", "source_batch_size", "lr"),
-    *("optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze", "layer_decay", "clip_norm"),
-    *(
-        "augment",
-        "mix_share",
-        "mix_signs",
-        "statistics",
-        "prior",
-        "align_weight",
-        "self_weight",
-        "threshold",
-        "average",
-        "balance",
-    ),
-    *("student_augment", "labels_per_class", "seed", "val_split"),
+    *("model", "weights", "method", "self_training", "epochs", "steps_per_epoch"),
+    *("batch_size", "source_batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup"),
+    *("freeze", "layer_decay", "clip_norm", "augment", "mix_share", "mix_signs", "statistics", "prior"),
+    *("align_weight", "self_weight", "threshold", "average", "balance", "student_augment"),
+    *("labels_per_class", "seed", "val_split"),
 )
+"""What may be given on the command line, under its name in minidl.adaptation.AdaptSettings."""
+
+_PARSED = {"model_options": "model_option", "preprocess": "preprocess"}
+"""Settings that are given as KEY=VALUE, and their options."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -64,8 +70,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "source", metavar="SOURCE", help="labelled images: a folder, zip file, CIFAR-10 or idx"
     )
     parser.add_argument("target", metavar="TARGET", help="images of the other domain; labels are not needed")
-    parser.add_argument("--out", required=True, metavar="RUN", help="the folder that the run is written to")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    add_run(parser)
     parser.add_argument("--method", metavar="NAME", help="see below; default coral")
     add_model(parser)
     train = parser.add_argument_group("training")
@@ -73,33 +78,34 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     train.add_argument(
         "--steps-per-epoch", type=number(int, 1), metavar="N", help="default: every target image once"
     )
-    add_loading(train)
+    add_loading(train, 128, "target images")
     train.add_argument(
         "--source-batch-size", type=number(int, 1), metavar="N", help="labelled images per batch; default 64"
     )
-    train.add_argument("--lr", type=number(float, 0, above=True), metavar="X", help="highest learning rate")
-    train.add_argument("--optimizer", metavar="NAME", help="sgd (default), adam, adamw or rmsprop")
-    train.add_argument("--momentum", type=number(float, 0, 1), metavar="X", help="default 0.9")
-    train.add_argument("--weight-decay", type=number(float, 0), metavar="X", help="not on norms and biases")
-    train.add_argument("--schedule", metavar="NAME", help="cosine (default), onecycle, step or constant")
-    train.add_argument("--warmup", type=number(float, 0, 0.99), metavar="X", help="share of the steps")
-    train.add_argument("--freeze", metavar="PART", help="as for finetune; default none")
-    train.add_argument(
-        "--layer-decay", type=number(float, 0, 1, above=True), metavar="X", help="as for finetune"
-    )
-    train.add_argument("--clip-norm", type=number(float, 0, above=True), metavar="X", help="as for finetune")
+    add_optimizer(train)
+    add_layers(train)
     train.add_argument("--augment", metavar="LEVEL", help="none, light, basic (default) or strong")
-    train.add_argument("--seed", type=number(int, 0), metavar="N", help="of everything random; default 0")
-    train.add_argument(
-        "--val-split", type=number(float, 0, 0.99), metavar="X", help="as for finetune, of both domains"
+    add_course(
+        train,
+        "share of each class for validation, of both domains, where they have no validation part; default 0.2",
     )
-    train.add_argument(
-        "--save-seconds",
-        type=number(float, 0, above=True),
-        default=60.0,
-        metavar="X",
-        help="how often the state is saved within an epoch; default 60",
+    _add_method(parser)
+    _add_self_training(parser)
+    parser.add_argument(
+        "--ignore-target-labels", action="store_true", help="take TARGET as unlabelled, whatever its folders"
     )
+    parser.add_argument(
+        "--embedding",
+        default="pca",
+        metavar="NAME",
+        help="of the clouds: pca (default) or tsne (scikit-learn)",
+    )
+    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
+    add_device(parser)
+    return parser
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--align-weight",
@@ -128,80 +134,59 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="adabn: the source's statistics count as N target images; default 0",
     )
     method.add_argument("--labels-per-class", type=number(int, 1), metavar="N", help="finetune: default 10")
-    method.add_argument(
+
+
+def _add_self_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("self-training")
+    group.add_argument(
         "--self-training",
         action="store_true",
         default=None,
         help="learn from the sure predictions of a running average of the network",
     )
-    method.add_argument(
+    group.add_argument(
         "--threshold",
         type=number(float, 0, 1),
         metavar="X",
         help="a prediction is sure from here; default 0.9",
     )
-    method.add_argument(
+    group.add_argument(
         "--average", type=number(float, 0, 1), metavar="X", help="of the running average; default 0.99"
     )
-    method.add_argument(
+    group.add_argument(
         "--student-augment", metavar="LEVEL", help="of the images that it learns from; default strong"
     )
-    method.add_argument(
+    group.add_argument(
         "--self-weight", type=number(float, 0), metavar="X", help="factor on its loss; default 1"
     )
-    method.add_argument(
+    group.add_argument(
         "--balance",
         action="store_true",
         default=None,
         help="divide predictions by their mean, where all classes are equally frequent",
     )
-    parser.add_argument(
-        "--ignore-target-labels", action="store_true", help="take TARGET as unlabelled, whatever its folders"
-    )
-    parser.add_argument(
-        "--embedding",
-        default="pca",
-        metavar="NAME",
-        help="of the clouds: pca (default) or tsne (scikit-learn)",
-    )
-    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
-    add_device(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_device(arguments)
-    from pathlib import Path
-
-    from minidl.adaptation import adapt
+    reporter, status = start(arguments)
+    from minidl.adaptation import AdaptSettings, adapt
     from minidl.adaptation.clouds import EMBEDDINGS
-    from minidl.cli.console import make_reporter, program, quoted
-    from minidl.training import check_out
+    from minidl.cli.console import program, quoted
 
     if arguments.embedding not in EMBEDDINGS:
         raise UsageError(f"argument --embedding: must be pca or tsne, got {arguments.embedding!r}")
-    reporter = make_reporter()
-    status = check_out(Path(arguments.out), arguments.resume)
-    settings = _settings(arguments, status)
-    try:
+    given = given_settings(arguments, _SETTINGS, _PARSED)
+    settings = run_settings(AdaptSettings, given, arguments, status, _PARSED, _trained_network)
+    with resumable(arguments):
         done = adapt(
             arguments.source,
             arguments.target,
             settings,
             arguments.out,
-            resume=arguments.resume,
             ignore_target_labels=arguments.ignore_target_labels,
             embedding=arguments.embedding,
-            workers=arguments.workers,
-            step_seconds=arguments.save_seconds,
-            draw=not arguments.no_pictures,
-            reporter=reporter,
+            **how(arguments, reporter),
         )
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(
-            f"give the same command with --resume to continue from what is saved in {arguments.out}"
-        )
-        raise
     if done.report is not None:
         reporter.log("")
         reporter.log(report_text(done.report))
@@ -240,32 +225,7 @@ def report_text(report: DomainReport) -> str:
     return "\n".join([*lines, "", table(header, body[:40])])
 
 
-def _settings(arguments: argparse.Namespace, status: str) -> Any:
-    """The settings given, completed by defaults, or those of the run that is continued."""
-    from minidl.adaptation import AdaptSettings
-    from minidl.models import architecture, parse_options
-    from minidl.training import continued_settings
-    from minidl.training.network import known_model
-
-    parsed = {"model_options": "model_option", "preprocess": "preprocess"}
-    given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
-    try:
-        for name, option in parsed.items():
-            if getattr(arguments, option):
-                given[name] = parse_options(getattr(arguments, option))
-        for name in ("model", "weights"):
-            if getattr(arguments, name) is not None:
-                given[name] = getattr(arguments, name)
-        if status in ("unfinished", "finished"):
-            return AdaptSettings(**continued_settings(arguments.out, given, parsed))
-        if "weights" not in given:
-            raise UsageError("argument --weights: is needed, a network trained on SOURCE ('minidl finetune')")
-        if "model" not in given:
-            given = {**known_model(given["weights"]), **given}
-        if "model" not in given:
-            raise UsageError("argument --model: is needed ('minidl models' lists the names)")
-        settings = AdaptSettings(**given)
-        architecture(settings.model)  # an unknown name is said before anything is read
-        return settings
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
+def _trained_network(given: dict[str, Any]) -> dict[str, Any]:
+    if "weights" not in given:
+        raise UsageError("argument --weights: is needed, a network trained on SOURCE ('minidl finetune')")
+    return with_known_model(given)

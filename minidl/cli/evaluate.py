@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--confusion-picture", metavar="FILE", help="also draw the confusion matrix into a PNG file"
     )
-    add_loading(parser)
+    add_loading(parser, 64)
     add_fuse(parser)
     add_device(parser)
     return parser

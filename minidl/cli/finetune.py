@@ -5,8 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from minidl.cli.options import add_device, add_loading, add_model, number, use_device
-from minidl.errors import UsageError
+from minidl.cli.options import add_device, add_loading, add_model, number
+from minidl.cli.runs import (
+    add_course,
+    add_layers,
+    add_optimizer,
+    add_run,
+    given_settings,
+    how,
+    resumable,
+    run_settings,
+    start,
+    with_known_model,
+)
 
 EXAMPLE = """\
 examples:
@@ -26,12 +37,13 @@ encoder, under a new classifier. --semi learns from images without labels as wel
 sure predictions), spread or cluster (label the images by the network's features first; --freeze encoder then
 takes seconds). The images are those of --unlabelled, or with --labels-per-class the rest of DATA."""
 
-# settings that may be given on the command line, under their names in minidl.training.Settings
 _SETTINGS = (
+    *("model", "weights", "new_classifier"),
     *("epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze"),
     *("layer_decay", "label_smoothing", "clip_norm", "augment", "seed", "val_split"),
     *("labels_per_class", "semi", "unlabelled"),
 )
+"""What may be given on the command line, under its name in minidl.training.Settings."""
 
 _PARSED = {"model_options": "model_option", "preprocess": "preprocess", "semi_options": "semi_option"}
 """Settings that are given as KEY=VALUE, and their options."""
@@ -46,50 +58,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=EXAMPLE,
     )
     parser.add_argument("data", metavar="DATA", help="the images: a folder, zip file, CIFAR-10 or idx files")
-    parser.add_argument("--out", required=True, metavar="RUN", help="the folder that the run is written to")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    add_run(parser)
     add_model(parser)
     train = parser.add_argument_group("training")
     train.add_argument(
         "--epochs", type=number(int, 1), metavar="N", help="default 10; 100 for --freeze trunk --augment none"
     )
-    add_loading(train)
-    train.add_argument(
-        "--lr",
-        type=number(float, 0, above=True),
-        metavar="X",
-        help="highest learning rate; default by optimizer",
-    )
-    train.add_argument("--optimizer", metavar="NAME", help="sgd (default), adam, adamw or rmsprop")
-    train.add_argument(
-        "--momentum", type=number(float, 0, 1), metavar="X", help="of sgd and rmsprop; default 0.9"
-    )
-    train.add_argument(
-        "--weight-decay", type=number(float, 0), metavar="X", help="not applied to norms and biases"
-    )
-    train.add_argument("--schedule", metavar="NAME", help="cosine (default), onecycle, step or constant")
-    train.add_argument(
-        "--warmup", type=number(float, 0, 0.99), metavar="X", help="share of the steps; default 0.05"
-    )
-    train.add_argument(
-        "--freeze",
-        metavar="PART",
-        help="none (default), encoder or trunk (train the classifier only), bn (keep the batch norms) or "
-        "until:LAYER (keep everything up to LAYER, e.g. until:layer3)",
-    )
-    train.add_argument(
-        "--layer-decay",
-        type=number(float, 0, 1, above=True),
-        metavar="X",
-        help="factor on the learning rate for each stage further from the classifier, e.g. 0.7",
-    )
+    add_loading(train, 32)
+    add_optimizer(train)
+    add_layers(train)
     train.add_argument("--label-smoothing", type=number(float, 0, 0.99), metavar="X", help="default 0")
-    train.add_argument(
-        "--clip-norm",
-        type=number(float, 0, above=True),
-        metavar="X",
-        help="bound on the norm of all gradients",
-    )
     train.add_argument(
         "--augment",
         metavar="LEVEL",
@@ -101,20 +79,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=None,
         help="replace the classifier even when the weights have as many classes as the data",
     )
-    train.add_argument("--seed", type=number(int, 0), metavar="N", help="of everything random; default 0")
-    train.add_argument(
-        "--val-split",
-        type=number(float, 0, 0.99),
-        metavar="X",
-        help="share of each class for validation where the data has no validation part; default 0.2",
+    add_course(train, "share of each class for validation where the data has no validation part; default 0.2")
+    _add_few_labels(parser)
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
     )
-    train.add_argument(
-        "--save-seconds",
-        type=number(float, 0, above=True),
-        default=60.0,
-        metavar="X",
-        help="how often the state is saved within an epoch; default 60",
-    )
+    add_device(parser)
+    return parser
+
+
+def _add_few_labels(parser: argparse.ArgumentParser) -> None:
     few = parser.add_argument_group("few labels")
     few.add_argument(
         "--labels-per-class",
@@ -133,40 +107,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="fixmatch: threshold=0.95, ratio=3, weight=1; spread: neighbours=10, alpha=0.5, keep=0.8; "
         "cluster: clusters=100, keep=0.8; may be repeated",
     )
-    parser.add_argument(
-        "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
-    )
-    add_device(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_device(arguments)
-    from pathlib import Path
+    reporter, status = start(arguments)
+    from minidl.cli.console import evaluation_text, program, quoted
+    from minidl.training import Settings, fine_tune
 
-    from minidl.cli.console import evaluation_text, make_reporter, program, quoted
-    from minidl.training import check_out, fine_tune
-
-    reporter = make_reporter()
-    status = check_out(Path(arguments.out), arguments.resume)
-    settings = _settings(arguments, status)
-    try:
-        done = fine_tune(
-            arguments.data,
-            settings,
-            arguments.out,
-            resume=arguments.resume,
-            workers=arguments.workers,
-            step_seconds=arguments.save_seconds,
-            draw=not arguments.no_pictures,
-            device=arguments.device,
-            reporter=reporter,
-        )
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(
-            f"give the same command with --resume to continue from what is saved in {arguments.out}"
-        )
-        raise
+    given = given_settings(arguments, _SETTINGS, _PARSED)
+    settings = run_settings(Settings, given, arguments, status, _PARSED, with_known_model)
+    with resumable(arguments):
+        done = fine_tune(arguments.data, settings, arguments.out, **how(arguments, reporter))
     reporter.log("")
     if done.evaluation is None:
         reporter.log(
@@ -180,41 +131,3 @@ def run(arguments: argparse.Namespace) -> int:
     reporter.log(f"written to {done.path}: best.safetensors, last.safetensors, metrics.csv{pictures}")
     reporter.log(f"next: {program()} predict IMAGE... --checkpoint {quoted(str(done.path))}")
     return 0
-
-
-def _settings(arguments: argparse.Namespace, status: str) -> Any:
-    """The settings given, completed by defaults, or by those of the run that is continued."""
-    from minidl.models import architecture, parse_options
-    from minidl.training import Settings, continued_settings
-    from minidl.training.network import known_model
-
-    given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
-    try:
-        for name, option in _PARSED.items():
-            if getattr(arguments, option):
-                given[name] = parse_options(getattr(arguments, option))
-        if given.get("freeze") == "encoder":
-            given["freeze"] = "trunk"
-        for name in ("model", "weights", "new_classifier"):
-            if getattr(arguments, name) is not None:
-                given[name] = getattr(arguments, name)
-        if status in ("unfinished", "finished"):
-            return Settings(**continued_settings(arguments.out, given, _PARSED))
-        if "model" not in given and "weights" in given:
-            found = known_model(given["weights"])
-            if "model_options" in given and found:
-                raise UsageError(
-                    f"argument --model-option: {given['weights']} knows its own model, leave it out"
-                )
-            changed = given.pop("preprocess", {})
-            given = {**found, **given}
-            if found or changed:
-                given["preprocess"] = {**found.get("preprocess", {}), **changed}
-        if "model" not in given:
-            silent = f", {given['weights']} does not say whose it is" if "weights" in given else ""
-            raise UsageError(f"argument --model: is needed{silent} ('minidl models' lists the names)")
-        settings = Settings(**given)
-        architecture(settings.model)  # an unknown name is said before anything is read
-        return settings
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error

@@ -108,8 +108,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loading(parser: Any) -> None:
-    parser.add_argument("--batch-size", type=number(int, 1), metavar="N", help="images per batch")
+def add_loading(parser: Any, batch_size: int, images: str = "images") -> None:
+    """How images are loaded; `batch_size` is the default that the help shows."""
+    parser.add_argument(
+        "--batch-size", type=number(int, 1), metavar="N", help=f"{images} per batch; default {batch_size}"
+    )
     parser.add_argument(
         "--workers",
         type=number(int, 0, 256),

@@ -15,6 +15,7 @@ from minidl.adaptation import METHODS, AdaptSettings, adapt, read_report
 from minidl.adaptation.report import domain_distances, look
 from minidl.data import ArrayDataset, Splits
 from minidl.errors import MinidlError, UsageError
+from minidl.kernels.devices import DeviceError
 from minidl.models import create
 from minidl.training import Reporter, Settings, fine_tune, load_checkpoint, run_status
 from minidl.training.finetune import eval_loader
@@ -86,6 +87,11 @@ def test_every_method_leaves_a_network_that_can_be_used_and_a_report(
     assert np.sum(report["given"], axis=1).tolist() == [12, 12]
     assert set(report["distances"]) == {"coral", "mmd"}
     assert run_status(tmp_path / "run") == "finished"
+
+
+def test_a_device_that_is_not_there_is_an_error(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises((ImportError, DeviceError)):
+        adapt(SOURCE, TARGET, settings(trained), tmp_path / "run", workers=0, device="cuda:99")
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "finetune"])

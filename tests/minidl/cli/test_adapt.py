@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from minidl.cli.main import main
+from minidl.training import load_checkpoint
 from tests.minidl.cli.test_errors import fails
 from tests.minidl.training.tiny import write_photos
 
@@ -56,6 +57,19 @@ def test_a_folder_of_files_is_adapted_to_without_a_score(
     text = capsys.readouterr().out
     assert "target accuracy" not in text and "images given to it before" in text
     assert "images are few for statistics" in text
+
+
+def test_a_continued_run_knows_both_names_of_a_frozen_trunk(
+    photos: Path, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    places = [str(photos), str(photos), "--weights", str(run), "--out", str(tmp_path / "run")]
+    given = ["--freeze", "encoder", "--preprocess", "scale=0.5", *SHORT]
+    assert main(["adapt", *places, *given]) == 0
+    prepared, expected = (load_checkpoint(place).preprocessing for place in (tmp_path / "run", run))
+    assert prepared == {**expected, "scale": 0.5}  # a single field; the others are those of the weights
+    capsys.readouterr()
+    assert main(["adapt", *places, *given, "--resume"]) == 0
+    assert "this run is finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
