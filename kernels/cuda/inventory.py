@@ -91,7 +91,8 @@ def kernels(architecture: str) -> Iterator[Kernel]:
 
 
 def _memory_bound(element: str) -> Iterator[Kernel]:
-    """Kernels that the memory decides: four blocks of 256 threads are half of what a multiprocessor holds."""
+    """Kernels that the memory decides: four blocks of 256 threads are half of what a multiprocessor holds, three where
+    more is held in registers."""
     quick = element == "bf16"
     names = {
         "conv_weight.cu": [f"add_weight_splits<{element}>"],
@@ -121,5 +122,5 @@ def _memory_bound(element: str) -> Iterator[Kernel]:
     }
     for source, instances in names.items():
         for number, name in enumerate(instances):
-            blocks = 3 if name.startswith("depthwise<") else 4
+            blocks = 3 if name.startswith(("depthwise<", "mean_pool_gradient<")) else 4
             yield Kernel(source, name, 256, blocks, quick=quick and (number == 0 or source == "norm.cu"))

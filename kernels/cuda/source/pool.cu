@@ -160,7 +160,7 @@ mean_pool(const T* __restrict__ x, T* __restrict__ y, const Pool p) {
 }
 
 // gx: each pixel adds its share of the gy of the windows that cover it.
-template <class T, int VEC, bool ADAPTIVE> __global__ void __launch_bounds__(256, 4)
+template <class T, int VEC, bool ADAPTIVE> __global__ void __launch_bounds__(256, 3)
 mean_pool_gradient(const T* __restrict__ gy, T* __restrict__ gx, const Pool p) {
   const Site at(p, VEC);
   if (!at.live) return;
