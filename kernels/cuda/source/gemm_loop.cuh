@@ -43,7 +43,8 @@ template <class Tile, int COPY, int THREADS> struct MatrixSource {
     columns = Tile::ALONG_K ? k_end : size;
   }
   __device__ __forceinline__ void load(char* tile) {
-#pragma unroll 4
+    constexpr int AT_ONCE = sizeof(T) == 4 ? 1 : 4;              // registers: the largest tile of tf32 has none to spare
+#pragma unroll AT_ONCE
     for (int i = 0; i < share.COUNT; i++) {
       const int l = line + i * share.STEP;
       const bool valid = l < lines && column < columns;
