@@ -15,6 +15,7 @@ from minidl.kernels.cpu.half import HalfMixin
 from minidl.kernels.cpu.loss import LossMixin
 from minidl.kernels.cpu.norm import NormMixin
 from minidl.kernels.cpu.optim import OptimMixin
+from minidl.kernels.cpu.pair_loss import PairLossMixin
 from minidl.kernels.cpu.pool import PoolMixin
 from minidl.kernels.reference import ReferenceBackend
 
@@ -26,6 +27,7 @@ class CPUBackend(
     PoolMixin,
     NormMixin,
     LossMixin,
+    PairLossMixin,
     ElementwiseMixin,
     OptimMixin,
     ReferenceBackend,

@@ -1,4 +1,4 @@
-"""ReLU, its gradient and addition over large arrays: memory-bound loops that keep the layout of their inputs.
+"""ReLU, the sigmoid, their gradients and addition over large arrays: loops that keep the layout of their inputs.
 
 An array whose axes are permuted but whose memory has no gaps (a channels-last view) is worked on in memory
 order. Small arrays and other layouts are NumPy's.
@@ -6,11 +6,13 @@ order. Small arrays and other layouts are NumPy's.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.exponential import exp_negative, exp_negative_32
 from minidl.kernels.cpu.lanes import LANES, at_least, drain, load, splat, store, stream, where_positive
 from minidl.kernels.cpu.layout import dense_order, streams, supported
 from minidl.kernels.cpu.runtime import jit, kernel, launch, share
@@ -77,7 +79,52 @@ def _sum(a: Any, b: Any, c: Any, past: Any, part: Any, parts: Any) -> None:
         drain()
 
 
-def _in_memory_order(*arrays: Array) -> tuple[list[Array], tuple[int, ...]] | None:
+@functools.cache
+def sigmoid_of(dtype: str) -> Any:
+    """The sigmoid of a number of this dtype. exp(-|x|) does not overflow, and 1 - sigmoid(|x|) is not rounded away."""
+    exp = exp_negative_32 if dtype == "float32" else exp_negative
+    one = np.dtype(dtype).type(1)
+
+    @jit(variant=dtype)
+    def sigmoid(x: Any) -> Any:
+        e = exp(-abs(x))
+        return (e if x < 0 else one) / (one + e)
+
+    return sigmoid
+
+
+@functools.cache
+def _sigmoid(dtype: str) -> Any:
+    sigmoid = sigmoid_of(dtype)
+
+    @kernel(variant=dtype)
+    def fill_sigmoid(x: Any, y: Any, past: Any, part: Any, parts: Any) -> None:
+        first, _, end = _my_vectors(x.size, part, parts)
+        x, y = x[first:end], y[first:end]
+        for i in range(x.size):  # from 0 on: an index that might be negative is not turned into vectors
+            y[i] = sigmoid(x[i])
+
+    return fill_sigmoid
+
+
+@kernel
+def _sigmoid_gradient(gy: Any, y: Any, gx: Any, past: Any, part: Any, parts: Any) -> None:
+    one = splat(gy.dtype.type(1))
+    first, last, end = _my_vectors(gy.size, part, parts)
+    for i in range(first, last, LANES):
+        value = load(y, i)
+        value = load(gy, i) * (value * (one - value))
+        if past:
+            stream(gx, i, value)
+        else:
+            store(gx, i, value)
+    for i in range(last, end):
+        gx[i] = gy[i] * (y[i] * (gy.dtype.type(1) - y[i]))
+    if past:
+        drain()
+
+
+def in_memory_order(*arrays: Array) -> tuple[list[Array], tuple[int, ...]] | None:
     """The arrays transposed to one common C-contiguous order, and the axes that undo it; None when there is
     none.
     """
@@ -106,6 +153,17 @@ class ElementwiseMixin(Elementwise):
         result = self._run(_mask, gy, y)
         return super().relu_backward(gy, y) if result is None else result
 
+    def sigmoid(self, x: Array) -> Array:
+        """See the reference."""
+        result = self._run(_sigmoid(str(x.dtype)), x) if supported(x) else None
+        return super().sigmoid(x) if result is None else result
+
+    def sigmoid_backward(self, gy: Array, y: Array) -> Array:
+        """See the reference."""
+        expect_shape("sigmoid_backward", "y", y, gy.shape)
+        result = self._run(_sigmoid_gradient, gy, y)
+        return super().sigmoid_backward(gy, y) if result is None else result
+
     def add(self, a: Array, b: Array) -> Array:
         """See the reference."""
         expect_shape("add", "b", b, a.shape)
@@ -113,7 +171,7 @@ class ElementwiseMixin(Elementwise):
         return super().add(a, b) if result is None else result
 
     def _run(self, function: Any, *arrays: Array) -> Array | None:
-        found = _in_memory_order(*arrays)
+        found = in_memory_order(*arrays)
         if found is None:
             return None
         ordered, back = found

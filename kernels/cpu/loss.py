@@ -1,7 +1,4 @@
-"""Softmax cross-entropy, row by row, in float64 whatever the type of the logits.
-
-Numba's `exp` is a call for every element; `_exp` below is a polynomial that LLVM turns into vectors.
-"""
+"""Softmax cross-entropy, row by row, in float64 whatever the type of the logits."""
 
 from __future__ import annotations
 
@@ -10,47 +7,11 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.exponential import exp_negative
 from minidl.kernels.cpu.layout import dense, supported
 from minidl.kernels.cpu.runtime import jit, kernel, launch, share
 from minidl.kernels.reference.checks import Array, expect_shape
 from minidl.kernels.reference.loss import Losses
-
-# x = n * ln 2 + r with |r| <= ln 2 / 2. Adding 1.5 * 2^52 rounds n to an integer and leaves it in the low
-# bits; # ln 2 in two parts keeps r exact (Cody and Waite 1980, "Software manual for the elementary
-# functions").
-_LOG2_E = 1.4426950408889634
-_ROUND = 6755399441055744.0
-_LN2_HIGH = 6.93147180369123816490e-01
-_LN2_LOW = 1.90821492927058770002e-10
-_LOWEST = -708.0  # exp of less is no normal number; it counts as 0
-
-
-@jit
-def _exp(x: Any) -> Any:
-    """exp(x) for x <= 0, relative error below 1e-15; 0 below -708 and NaN for NaN."""
-    bounded = _LOWEST if x < _LOWEST else x
-    shifted = bounded * _LOG2_E + _ROUND
-    n = shifted - _ROUND
-    r = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
-    # The Taylor series of exp up to r^13, whose next term is below 5e-18.
-    e = 1.6059043836821613e-10
-    e = e * r + 2.08767569878681e-09
-    e = e * r + 2.505210838544172e-08
-    e = e * r + 2.755731922398589e-07
-    e = e * r + 2.7557319223985893e-06
-    e = e * r + 2.48015873015873e-05
-    e = e * r + 0.0001984126984126984
-    e = e * r + 0.001388888888888889
-    e = e * r + 0.008333333333333333
-    e = e * r + 0.041666666666666664
-    e = e * r + 0.16666666666666666
-    e = e * r + 0.5
-    e = e * r + 1.0
-    e = e * r + 1.0
-    # Shifted left by 52, the low bits of n land in the exponent: adding them multiplies by 2^n.
-    exponent = np.float64(shifted).view(np.int64) << 52
-    power = np.int64(np.float64(e).view(np.int64) + exponent).view(np.float64)
-    return power if x >= _LOWEST else (0.0 if x < _LOWEST else x)
 
 
 @jit
@@ -62,7 +23,7 @@ def _softmax_sum(logits: Any, exps: Any) -> Any:
         top = max(top, logits[j])
     top = np.float64(top)
     for j in range(count):
-        exps[j] = _exp(np.float64(logits[j]) - top)
+        exps[j] = exp_negative(np.float64(logits[j]) - top)
     total = 0.0
     for j in range(count):
         total += exps[j]

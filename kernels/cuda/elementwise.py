@@ -1,4 +1,4 @@
-"""ReLU, its gradient and addition, launched."""
+"""ReLU and the sigmoid, their gradients, and addition, launched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def apply(device: Device, operator: str, a: Array, b: Array | None = None) -> Ar
 
 
 class ElementwiseMixin(ReferenceBackend):
-    """relu, relu_backward and add."""
+    """relu, sigmoid, their gradients, and add."""
 
     device: Device
 
@@ -50,6 +50,17 @@ class ElementwiseMixin(ReferenceBackend):
         if element(gy) is None or y.dtype != gy.dtype:
             return super().relu_backward(gy, y)
         return apply(self.device, "ReluGradient", gy, y)
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)), any shape."""
+        return super().sigmoid(x) if element(x) is None else apply(self.device, "Sigmoid", x)
+
+    def sigmoid_backward(self, gy: Array, y: Array) -> Array:
+        """gy * y * (1 - y), for the output y of the sigmoid."""
+        expect_shape("sigmoid_backward", "y", y, gy.shape)
+        if element(gy) is None or y.dtype != gy.dtype:
+            return super().sigmoid_backward(gy, y)
+        return apply(self.device, "SigmoidGradient", gy, y)
 
     def add(self, a: Array, b: Array) -> Array:
         """a + b, both of one shape."""

@@ -98,7 +98,10 @@ def _memory_bound(element: str) -> Iterator[Kernel]:
         "conv_weight.cu": [f"add_weight_splits<{element}>"],
         "gemm.cu": [f"add_splits<{element}>"],
         "pack.cu": [f"permute<{element}>"],
-        "pointwise.cu": [f"pointwise<{element}, {op}>" for op in ("Relu", "ReluGradient", "Add")],
+        "pointwise.cu": [
+            f"pointwise<{element}, {op}>"
+            for op in ("Relu", "ReluGradient", "Sigmoid", "SigmoidGradient", "Add")
+        ],
         "norm.cu": [
             f"{kernel}<{element}, {vec}>"
             for kernel in ("bn_moments", "bn_apply", "bn_sums", "bn_gradient")

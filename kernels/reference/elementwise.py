@@ -1,4 +1,4 @@
-"""Element by element: ReLU, its gradient, addition. The output keeps the memory layout of the input
+"""Element by element: ReLU and the sigmoid, their gradients, addition. The output keeps the memory layout of the input
 (channels-last views stay so).
 """
 
@@ -24,6 +24,16 @@ class Elementwise:
         """gy where the output y of ReLU is positive, 0 elsewhere (also where y is NaN)."""
         expect_shape("relu_backward", "y", y, gy.shape)
         return self.xp.where(y > 0, gy, self.xp.zeros((), gy.dtype))
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)), which overflows for large negative x; written with tanh, which does not."""
+        half = x.dtype.type(0.5)
+        return half * self.xp.tanh(half * x) + half
+
+    def sigmoid_backward(self, gy: Array, y: Array) -> Array:
+        """gy * y * (1 - y), for the output y of the sigmoid."""
+        expect_shape("sigmoid_backward", "y", y, gy.shape)
+        return gy * (y * (1 - y))
 
     def add(self, a: Array, b: Array) -> Array:
         """a + b, both of one shape."""

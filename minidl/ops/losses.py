@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
+from minidl.kernels.reference.pair_loss import PairLoss
 from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.activations import logsigmoid
 from minidl.ops.distance import pairwise_distance
-from minidl.ops.elementwise import clamp, exp, log, mask, maximum, relu, sqrt, where
+from minidl.ops.elementwise import clamp, exp, log, mask, maximum, relu, sigmoid, sqrt, where
 from minidl.ops.movement import getitem, reshape
 from minidl.ops.promotion import beside, fill
 from minidl.ops.reduce import log_softmax, mean, sum
@@ -82,17 +84,56 @@ def _signs(op: str, target: Any, shape: tuple[int, ...], x: Tensor) -> Array:
     return t == 1
 
 
+class PairLossSum(Function):
+    """The sum of the losses of pairs of numbers (kinds and formulas: kernels/reference/pair_loss.py)."""
+
+    saved_inputs = (0, 1)
+
+    def __init__(self, kind: PairLoss) -> None:
+        self.kind = kind
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return kernels.backend(x).pair_loss(self.kind, x, t)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, t = self.saved()
+        if not is_grad_enabled():
+            gx = Tensor._wrap(
+                kernels.backend(x.data).pair_loss_backward(self.kind, grad.data, x.data, t.data)
+            )
+        elif self.kind == "squared":
+            gx = (x - t) * (grad * 2)
+        elif self.kind == "absolute":
+            gx = grad * Tensor._wrap(np.sign(x.data - t.data))
+        else:
+            gx = (sigmoid(x) - t) * grad
+        if not self.needs_input_grad[1]:
+            return gx, None
+        return gx, -(x * grad) if self.kind == "logistic" else -gx
+
+
+def _pair_loss(kind: PairLoss, x: Tensor, t: Tensor, reduction: str) -> Tensor | None:
+    """The sum or the mean of the losses, in one pass; None where each is asked for."""
+    if reduction not in ("sum", "mean"):
+        return None
+    total = PairLossSum(kind)(x, t)
+    return total if reduction == "sum" else total * (1 / x.size if x.size else float("nan"))
+
+
 @in_float32
 def mse_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """(x - target)**2, any shape, as ``torch.nn.functional.mse_loss``."""
-    d = x - _target("mse_loss", x, target)
-    return reduced("mse_loss", d * d, reduction)
+    t = _target("mse_loss", x, target)
+    total = _pair_loss("squared", x, t, reduction)
+    return reduced("mse_loss", (x - t) * (x - t), reduction) if total is None else total
 
 
 @in_float32
 def l1_loss(x: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """|x - target|, any shape, as ``torch.nn.functional.l1_loss``; gradient 0 where they are equal."""
-    return reduced("l1_loss", (x - _target("l1_loss", x, target)).abs(), reduction)
+    t = _target("l1_loss", x, target)
+    total = _pair_loss("absolute", x, t, reduction)
+    return reduced("l1_loss", (x - t).abs(), reduction) if total is None else total
 
 
 class Huber(Function):
@@ -192,6 +233,10 @@ def binary_cross_entropy_with_logits(
     op = "binary_cross_entropy_with_logits"
     t = _target(op, x, target)
     expect_same_dtype(op, x, weight=weight, pos_weight=pos_weight)
+    if weight is None and pos_weight is None:
+        total = _pair_loss("logistic", x, t, reduction)
+        if total is not None:
+            return total
     factor: Any = 1 if pos_weight is None else (pos_weight - 1) * t + 1
     loss = (1 - t) * x - logsigmoid(x) * factor
     return reduced(op, loss if weight is None else loss * weight, reduction)

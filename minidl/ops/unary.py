@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl.autograd import Function
+from minidl import kernels
+from minidl.autograd import Function, is_grad_enabled
 from minidl.ops.arithmetic import quiet, where
 from minidl.ops.promotion import Array, both, fill, floating
 from minidl.ops.special import erf_array
@@ -322,17 +323,18 @@ class Atanh(Function):
 
 
 class Sigmoid(Function):
-    """1 / (1 + exp(-x)), which overflows for large negative x; written with tanh, which does not."""
+    """1 / (1 + exp(-x)), without overflow."""
 
     saves_output = True
 
     def forward(self, x: Array) -> Array:
-        half = x.dtype.type(0.5)
-        return half * np.tanh(half * x) + half
+        return kernels.backend(x).sigmoid(x)
 
     def backward(self, grad: Tensor) -> Tensor:
+        if not is_grad_enabled():
+            return Tensor._wrap(kernels.backend(grad.data).sigmoid_backward(grad.data, self._output))
         y = self.saved_output()
-        return grad * y * (1 - y)
+        return grad * (y * (1 - y))
 
 
 class Erf(Function):

@@ -1,8 +1,15 @@
-// Element by element, 16 bytes a thread: ReLU, its gradient, addition.  A count that does not divide leaves less to the last thread.
+// Element by element, 16 bytes a thread: ReLU and the sigmoid, their gradients, addition.  A count that does not divide leaves less to the last thread.
 #include "types.cuh"
 
 struct Relu { __device__ __forceinline__ float operator()(float x, float) const { return relu(x); } };
 struct ReluGradient { __device__ __forceinline__ float operator()(float gy, float y) const { return y > 0.0f ? gy : 0.0f; } };
+struct Sigmoid {  // exp(-|x|) does not overflow
+  __device__ __forceinline__ float operator()(float x, float) const {
+    const float e = expf(-fabsf(x));
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+  }
+};
+struct SigmoidGradient { __device__ __forceinline__ float operator()(float gy, float y) const { return gy * (y * (1.0f - y)); } };
 struct Add { __device__ __forceinline__ float operator()(float a, float b) const { return a + b; } };
 
 template <class T, class Operator, int VEC>

@@ -18,10 +18,12 @@ pytestmark = emulator
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 @pytest.mark.parametrize("shape", [(3, 7, 5), (1,), (1100,), ()], ids=str)
-def test_relu_and_addition(shape: tuple[int, ...], dtype: Any) -> None:
+def test_relu_the_sigmoid_and_addition(shape: tuple[int, ...], dtype: Any) -> None:
     x, y = normal(0, dtype, *shape), normal(1, dtype, *shape)
     agree("relu", dtype, np.asarray(x))
     agree("relu_backward", dtype, np.asarray(x), np.asarray(y))
+    agree("sigmoid", dtype, np.asarray(x * 9))
+    agree("sigmoid_backward", dtype, np.asarray(x), np.asarray(y))
     agree("add", dtype, np.asarray(x), np.asarray(y))
 
 
