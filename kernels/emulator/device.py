@@ -39,7 +39,7 @@ class _Dim3(ctypes.Structure):
 
 
 class _Options(ctypes.Structure):
-    _fields_ = (("check", ctypes.c_uint32), ("order", ctypes.c_uint32), ("count", ctypes.c_uint32))
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("check", "order", "count", "wgmma"))
 
 
 class _Request(ctypes.Structure):
@@ -119,7 +119,8 @@ class EmulatedDevice:
         self.xp: Any = np
         self.compute_capability = compute_capability
         self.multiprocessors = 4
-        self.shared_limit = 64 * 1024 if compute_capability == 75 else 96 * 1024
+        self.architecture = f"compute_{compute_capability}" + ("a" if compute_capability == 90 else "")
+        self.shared_limit = {75: 64, 90: 227}.get(compute_capability, 96) * 1024
         self.check = check
         self.order = order
         self.launches = 0
@@ -163,8 +164,7 @@ class EmulatedDevice:
             tuple((headers or {}).items()),
         )
         if key not in self._modules:
-            architecture = f"compute_{self.compute_capability}"
-            made = compiler.compile(source, architecture, defines, instances, code=code, headers=headers)
+            made = compiler.compile(source, self.architecture, defines, instances, code=code, headers=headers)
             texts = {**compiler.sources(), **(headers or {}), source: code or compiler.sources()[source]}
             library = load(made.ptx, source, texts)
             functions = {
@@ -196,7 +196,7 @@ class EmulatedDevice:
         spans = np.array(sorted([*ranges, *handle.library.constants]), np.uint64).reshape(-1)
         holes = np.array(translation.holes, np.uint32).reshape(-1)
         body = getattr(handle.library.dll, f"emu_kernel_{translation.kernels[handle.symbol]}")
-        options = _Options(self.check, self.order, self._traffic is not None)
+        options = _Options(self.check, self.order, self._traffic is not None, translation.wgmma)
         request = _Request(
             ctypes.cast(body, ctypes.c_void_p),
             ctypes.cast(pointers, ctypes.c_void_p),

@@ -151,4 +151,6 @@ def hint(w: Writer, i: Instruction) -> str:
 
 @instruction("membar", "fence")
 def fence(w: Writer, i: Instruction) -> str:
+    if i.opcode[1:3] == ("proxy", "async") and i.opcode[3:] in ((), ("shared::cta",)):
+        return "emu_proxy_fence();"
     return ";"  # threads run one at a time; the checker does not take a fence for a barrier

@@ -68,12 +68,14 @@ class Kernel:
 
 @dataclass
 class Program:
-    """A PTX file. ``static_shared`` is the size of all shared arrays whose size is known, red zones included."""
+    """A PTX file. ``static_shared`` is the size of all shared arrays whose size is known, red zones included;
+    ``target`` is the architecture it is for, "sm_80"."""
 
     kernels: list[Kernel]
     shared: dict[str, Memory]
     constants: dict[str, Memory]
     static_shared: int
+    target: str
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -108,7 +110,8 @@ def parse(ptx: str) -> Program:
         kernel = Kernel(m[1], names)
         _Body(kernel, files).read(text, start)
         kernels.append(kernel)
-    return Program(kernels, shared, constants, static_shared)
+    target = re.search(r"^\s*\.target\s+(\w+)", text, re.M)
+    return Program(kernels, shared, constants, static_shared, target[1] if target else "")
 
 
 def _aligned(n: int, align: int) -> int:
@@ -129,10 +132,11 @@ def _shared(text: str) -> tuple[dict[str, Memory], int]:
         end = _aligned(end, align)
         found[m[3]] = Memory(end, align, size)
         end = _aligned(end + size, 16) + RED_ZONE
-    end = _aligned(max(end - RED_ZONE, 0), 128) if found else 0
-    for m in declared:
-        if m[4] == "[]":
-            found[m[3]] = Memory(end, 16, 0)
+    unsized = [m for m in declared if m[4] == "[]"]
+    align = max([128, *(int(m[1] or 1) for m in unsized)])
+    end = _aligned(max(end - RED_ZONE, 0), align) if found else 0
+    for m in unsized:
+        found[m[3]] = Memory(end, align, 0)
     return found, end
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from minidl.kernels.cuda.device import CUDAError
 from minidl.kernels.emulator.ptx import Instruction, Kernel, Label, Place, Program, parse
+from minidl.kernels.emulator.warpgroups import states, uses_wgmma, vector, watched, wgmma
 
 C = {
     "b8": "uint8_t",
@@ -45,7 +46,7 @@ NUMBERS = {
 }
 
 Emit = Callable[["Writer", Instruction], str]
-INSTRUCTIONS: dict[str, Emit] = {}
+INSTRUCTIONS: dict[str, Emit] = {"wgmma": wgmma}
 """The translator of each first word of an opcode."""
 
 
@@ -62,7 +63,7 @@ def instruction(*names: str) -> Callable[[Emit], Emit]:
 @dataclass(frozen=True)
 class Translation:
     """C++ code, and what belongs to it: the number of each kernel's function by symbol, the place and PTX text of each
-    site, the size of static shared memory and the red zones in it."""
+    site, the size of static shared memory and the red zones in it, the sizes of constants, whether wgmma is used."""
 
     code: str
     kernels: dict[str, int]
@@ -70,6 +71,7 @@ class Translation:
     static_shared: int
     holes: list[tuple[int, int]]
     constants: dict[str, int]
+    wgmma: bool
 
 
 class Writer:
@@ -80,6 +82,7 @@ class Writer:
         self.kernel = kernel
         self.sites = sites
         self.position = {name: i for i, name in enumerate(kernel.parameters)}
+        self.watched = watched(kernel)
 
     # --- what instructions need -----------------------------------------------------------------------------
 
@@ -98,6 +101,11 @@ class Writer:
     def register(name: str) -> str:
         """A PTX register's name in C++."""
         return "r_" + re.sub(r"\W", "_", name.lstrip("%"))
+
+    @classmethod
+    def state(cls, name: str) -> str:
+        """The variable with the state of a register that wgmma may use (see :mod:`.warpgroups`)."""
+        return "state_" + cls.register(name)
 
     def read(self, operand: str, kind: str) -> str:
         """An expression for ``operand`` as a value of PTX type ``kind``."""
@@ -162,10 +170,7 @@ class Writer:
         """A PTX label in C++."""
         return "L_" + re.sub(r"\W", "_", name)
 
-    @staticmethod
-    def vector(operand: str) -> list[str]:
-        """``{a, b}`` as a list; a single operand as a list of one."""
-        return [o.strip() for o in operand.strip("{}").split(",")]
+    vector = staticmethod(vector)
 
     # --- the whole kernel -----------------------------------------------------------------------------------
 
@@ -180,6 +185,7 @@ class Writer:
             f"  alignas({max(m.align, 16)}) char local_{self.register(name)}[{m.size}];"
             for name, m in self.kernel.local.items()
         ]
+        lines += [f"  uint32_t {self.state(name)} = 0;" for name in sorted(self.watched)]
         lines += ["  bool carry = false; (void)carry;"]
         for item in self.kernel.body:
             if isinstance(item, Label):
@@ -195,7 +201,7 @@ class Writer:
         if emit is None:
             raise self.unknown(i)
         try:
-            text = emit(self, i)
+            text = (states(self, i) if self.watched else "") + emit(self, i)
         except (KeyError, IndexError, TypeError):
             raise self.unknown(i) from None
         guard = ""
@@ -230,6 +236,7 @@ def translate(ptx: str) -> Translation:
         program.static_shared,
         _holes(program),
         {f"constant_{Writer.register(name)}": m.size for name, m in program.constants.items()},
+        uses_wgmma(program.kernels),
     )
 
 

@@ -57,6 +57,7 @@ struct Range { uint64_t begin, end; Cell* cells; };
 static std::vector<Range> ranges;
 static size_t last_range;
 static std::vector<Cell> shared_cells;
+static std::vector<uint32_t> shared_fences;                // by cell: fence.proxy.async of its writer before it wrote
 static std::vector<uint32_t> shared_holes;
 
 struct Count { uint64_t times, ideal, real; uint32_t size, shared; };
@@ -85,8 +86,11 @@ static void end_launch() {
 static void begin_block() {
   const size_t size = emu_self.static_shared + emu_self.dynamic_shared;
   memset(emu_self.shared, 0xFF, size);
+  L.groups.assign(L.options.wgmma ? L.threads / 128 : 0, {});
   if (!L.options.check) return;
   shared_cells.assign((size + CELL - 1) / CELL, {});
+  if (L.options.wgmma) shared_fences.assign(shared_cells.size(), 0);
+  for (Warpgroup& g : L.groups) g.reader.assign(size / 16 + 1, 0);
   for (size_t i = 0; i + 1 < shared_holes.size(); i += 2)
     for (uint32_t q = shared_holes[i] / CELL; q < shared_holes[i + 1] / CELL; q++) shared_cells[q].write.who = FORBIDDEN;
 }
@@ -212,6 +216,16 @@ char* emu_global(uint32_t site, uint64_t address, uint32_t size, uint32_t kind) 
   return p;
 }
 
+// A write to shared memory in a kernel with wgmma: no product in flight may read there, and later ones must see it.
+static void check_products(uint32_t site, uint32_t offset, uint32_t size) {
+  for (const Warpgroup& g : L.groups)
+    for (uint32_t piece = offset / 16; piece <= (offset + size - 1) / 16; piece++)
+      if (g.reader[piece] > g.completed)
+        fail(site, g.sites[g.reader[piece] - 1], "write to shared memory that a wgmma in flight reads, at offset %u", offset);
+  for (uint32_t q = offset / CELL; q <= (offset + size - 1) / CELL; q++)
+    shared_fences[q] = (uint32_t)L.current->proxy_fences.size();
+}
+
 static void check_shared(uint32_t site, uint32_t offset, uint32_t size, uint32_t kind) {
   const uint32_t all = emu_self.static_shared + emu_self.dynamic_shared;
   if (offset > all || size > all - offset)
@@ -224,6 +238,7 @@ static void check_shared(uint32_t site, uint32_t offset, uint32_t size, uint32_t
     if (kind != WRITE && c.write.who == 0) fail(site, NOWHERE, "%s of shared memory that nobody wrote, at offset %u", verb(kind), offset);
     touch(c, now, kind & WRITE, "shared", q * CELL);
   }
+  if (kind & WRITE && L.options.wgmma) check_products(site, offset, size);
 }
 
 char* emu_shared(uint32_t site, uint32_t offset, uint32_t size, uint32_t kind) {

@@ -45,6 +45,22 @@ void emu_copy_async(uint32_t site, uint32_t to, uint64_t from, uint32_t size, ui
 void emu_copy_commit(void);
 void emu_copy_wait(uint32_t newest_allowed);
 
+// wgmma: D (64 x n) = [D +] A (64 x k) * B (k x n) by the 128 threads of a warpgroup, in float; k is 16, of tf32 8. A and B by
+// descriptor, or A in registers. A state is kept for each register that a product may use: who touched it last.
+struct Product {
+  uint32_t type, n, accumulate, negate, transposed;  // negate, transposed (the reduced index is not the fast one): 1 A, 2 B
+  uint64_t a, b;                                     // descriptors
+  const uint32_t* fragment;                          // A in registers, or null
+  float* d;
+  uint32_t *d_state, *a_state;
+};
+void emu_wgmma(uint32_t site, Product* product);
+void emu_wgmma_fence(uint32_t site);
+void emu_wgmma_commit(uint32_t site);
+void emu_wgmma_wait(uint32_t site, uint32_t newest_allowed);
+void emu_register(uint32_t site, uint32_t* state);   // anything else reads or writes such a register
+void emu_proxy_fence(void);
+
 [[noreturn]] void emu_fail(uint32_t site, const char* message);
 }
 }  // namespace emu

@@ -2,7 +2,7 @@
 //
 // Threads run warp by warp, lane by lane, each until it must wait; the order can be reversed or shuffled. What is
 // checked (checker.h): accesses outside of arrays, misaligned ones, reads of what nobody wrote, races, barriers that
-// not all threads reach, asynchronous copies used before they are waited for.
+// not all threads reach, asynchronous copies used before they are waited for, and what wgmma asks of registers and fences.
 #include "emulator.h"
 #include "fiber.h"
 #include <stdarg.h>
@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <algorithm>
+#include <deque>
 #include <vector>
 
 namespace emu {
 
 constexpr size_t STACK = 64 << 10, GUARD = 4096;
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum State { READY, AT_BLOCK, AT_WARP, AT_GROUP, DONE };
 
 struct Copy { uint32_t site, to; const char* from; uint32_t size; };   // from == nullptr: zeros
 
@@ -27,17 +28,32 @@ struct Fiber {
   uint32_t site, mask;                       // where it waits, with whom
   void* post;                                // what it brought to the collective
   std::vector<std::vector<Copy>> copies;     // groups of asynchronous copies; the last one is open
+  std::vector<uint32_t> proxy_fences;        // the epoch of each fence.proxy.async
 };
 
-struct Warp { uint32_t exist, done, waiting, epoch; };
+struct Warp {
+  uint32_t exist, done, waiting, epoch;
+  uint32_t fences, completed;                // wgmma.fence so far; products that it has waited for
+  std::vector<uint32_t> commits;             // products so far at each wgmma.commit_group
+};
 
-struct Options { uint32_t check, order, count; };
+// Four warps and their wgmma products, numbered from 0 (warpgroup.h).
+struct Reading { uint32_t product; std::vector<uint32_t> pieces; };  // 16-byte pieces of shared memory that a product reads
+struct Warpgroup {
+  uint32_t arrived, completed;               // threads at the next product; products that all four warps have waited for
+  std::vector<uint32_t> sites;               // of each product
+  std::deque<Reading> readings;              // of products in flight
+  std::vector<uint32_t> reader;              // by piece: 1 + the last product that reads it
+};
+
+struct Options { uint32_t check, order, count, wgmma; };     // wgmma: the kernel has such instructions
 
 struct Launch {
   Options options;
   uint32_t threads, block, epoch;            // block: number of the running block, from 1; epoch: barriers so far
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
+  std::vector<Warpgroup> groups;
   std::vector<uint32_t> order;
   char* stacks = nullptr;
   size_t stack_count = 0;
@@ -77,6 +93,7 @@ constexpr uint32_t NOWHERE = ~0u;
 
 #include "checker.h"
 #include "warp.h"
+#include "warpgroup.h"
 
 namespace emu {
 
@@ -88,6 +105,7 @@ static void fiber_main() {
   for (auto& group : f.copies)
     if (!group.empty() && L.options.check)
       fail(group[0].site, NOWHERE, "the thread ends before this asynchronous copy was waited for");
+  if (L.options.wgmma) check_end(f);
   f.state = DONE;
   L.warps[f.warp].done |= 1u << f.lane;
   yield();
@@ -110,7 +128,8 @@ static void release_block() {
     L.current = &f;
     const char* message = nullptr;
     uint32_t other = NOWHERE;
-    if (f.state == AT_WARP) message = "waits for lanes of its warp that never come";
+    if (f.state == AT_GROUP) message = "waits for threads of its warpgroup that never come";
+    else if (f.state == AT_WARP) message = "waits for lanes of its warp that never come";
     else if (first && first->site != f.site) message = "waits at another barrier than the other threads", other = first->site;
     if (message) {
       Dim3 c = emu_self.ctaid;
@@ -132,8 +151,9 @@ static void run_block() {
     f.sp = fiber_start(L.stacks + (t + 1) * STACK - t % 64 * 256, fiber_main);
     f.state = READY;
     f.copies.assign(1, {});
+    f.proxy_fences.clear();
   }
-  for (Warp& w : L.warps) w.done = w.waiting = 0;
+  for (Warp& w : L.warps) w = {w.exist, 0, 0, w.epoch};
   for (bool alive = true; alive && !L.failed;) {
     bool ran = false;
     for (uint32_t w = 0; w < L.threads && !L.failed; w += 32) {   // a warp runs until all its lanes wait
