@@ -23,7 +23,7 @@ from minidl import kernels, nn
 from minidl.autograd import no_grad
 from minidl.models.base import Model, Registered
 from minidl.models.config import PretrainedConfig
-from minidl.models.encoder import conv_encoder, count, counts, dense_encoder, image_size
+from minidl.models.encoder import conv_encoder, count, counts, dense_encoder, halved, image_size
 from minidl.models.registry import create, register
 from minidl.models.resnet import ResNet
 from minidl.nn import functional as F
@@ -209,21 +209,14 @@ class ConvAutoencoder(Autoencoder):
         mask: float = 0.0,
     ) -> None:
         super().__init__(input_size, loss, noise, mask)
-        self.channels, self.latent, self.batch_norm = (
-            counts("ConvAutoencoder", "channels", channels),
-            latent,
-            batch_norm,
-        )
-        sizes = halved(self.input_size[1:], len(self.channels))
-        inner = (self.channels[-1], *sizes[-1])
-        self.encoder = conv_encoder(self.input_size[0], self.channels, batch_norm)
+        self.channels = counts("ConvAutoencoder", "channels", channels)
+        self.latent = latent if latent is None else count("ConvAutoencoder", "latent", latent)
+        self.batch_norm = batch_norm
+        self.encoder, sizes = conv_encoder(self.input_size, self.channels, batch_norm, latent)
         self.decoder = nn.Sequential()
         if latent is not None:
-            count("ConvAutoencoder", "latent", latent)
-            self.encoder.append(nn.Flatten()).append(nn.Linear(math.prod(inner), latent))
-            self.decoder.append(nn.Linear(latent, math.prod(inner))).append(nn.ReLU()).append(
-                nn.Unflatten(1, inner)
-            )
+            inner = (self.channels[-1], *sizes[-1])
+            self.decoder.extend([nn.Linear(latent, math.prod(inner)), nn.ReLU(), nn.Unflatten(1, inner)])
         self.decoder.extend(deconvolutions([self.input_size[0], *self.channels], sizes, batch_norm))
         self._check_shapes()
 
@@ -269,15 +262,13 @@ class VariationalAutoencoder(Autoencoder):
         self.channels, self.beta = counts("VariationalAutoencoder", "channels", channels), float(beta)
         self.hidden = count("VariationalAutoencoder", "hidden", hidden)
         self.latent = count("VariationalAutoencoder", "latent", latent)
-        sizes = halved(self.input_size[1:], len(self.channels))
+        self.encoder, sizes = conv_encoder(self.input_size, self.channels, hidden=hidden)
         inner = (self.channels[-1], *sizes[-1])
-        self.encoder = conv_encoder(self.input_size[0], self.channels)
-        for layer in (nn.Flatten(), nn.Linear(math.prod(inner), hidden), nn.ReLU()):
-            self.encoder.append(layer)
         self.to_mean, self.to_log_variance = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
         self.decoder = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(inner)), nn.ReLU()
-        ).append(nn.Unflatten(1, inner))
+            *(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(inner)), nn.ReLU()),
+            nn.Unflatten(1, inner),
+        )
         self.decoder.extend(deconvolutions([self.input_size[0], *self.channels], sizes))
         self._check_shapes()
 
@@ -368,14 +359,6 @@ class ResNetAutoencoder(Autoencoder):
 
     def _encoder_state(self) -> dict[str, np.ndarray]:
         return dict(self.encoder.state_dict())
-
-
-def halved(size: tuple[int, ...], times: int) -> list[tuple[int, int]]:
-    """(H, W) and what `times` convolutions of stride 2 (kernel 3, padding 1) make of it: halves, rounded up."""
-    sizes = [(size[0], size[1])]
-    for _ in range(times):
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    return sizes
 
 
 def deconvolutions(

@@ -113,18 +113,11 @@ class ConvEncoder(EncoderClassifier):
             raise ValueError("ConvEncoder: give latent or hidden, not both")
         size = image_size("ConvEncoder", input_size)
         steps = counts("ConvEncoder", "channels", channels)
-        encoder = conv_encoder(size[0], steps, batch_norm)
-        height, width = size[1:]
-        for _ in steps:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        features = steps[-1] * height * width
-        dense = hidden if latent is None else latent
-        if dense is not None:
-            count("ConvEncoder", "latent" if hidden is None else "hidden", dense)
-            encoder.append(nn.Flatten()).append(nn.Linear(features, dense))
-            if hidden is not None:
-                encoder.append(nn.ReLU())
-            features = dense
+        for name, value in (("latent", latent), ("hidden", hidden)):
+            if value is not None:
+                count("ConvEncoder", name, value)
+        encoder, sizes = conv_encoder(size, steps, batch_norm, latent, hidden)
+        features = latent or hidden or steps[-1] * math.prod(sizes[-1])
         super().__init__(encoder, features, size, num_classes, dropout)
 
 
@@ -139,17 +132,42 @@ def dense_encoder(size: tuple[int, int, int], widths: Sequence[int], latent: int
     return layers.append(nn.Linear(before, latent))
 
 
-def conv_encoder(in_channels: int, channels: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
-    """A 3x3 convolution of stride 2, an optional batch norm and a ReLU for each of `channels`."""
+def conv_encoder(
+    size: tuple[int, int, int],
+    channels: Sequence[int],
+    batch_norm: bool = False,
+    latent: int | None = None,
+    hidden: int | None = None,
+) -> tuple[nn.Sequential, list[tuple[int, int]]]:
+    """Images (C, H, W) through a 3x3 convolution of stride 2, an optional batch norm and a ReLU for each of
+    `channels`, and then through a dense layer to `latent` numbers, or to `hidden` with a ReLU, if either is given.
+
+    Returns the layers, and (H, W) of the image and of each convolution's output.
+    """
     layers = nn.Sequential()
-    before = in_channels
+    before = size[0]
     for after in channels:
         layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=not batch_norm))
         if batch_norm:
             layers.append(nn.BatchNorm2d(after))
         layers.append(nn.ReLU())
         before = after
-    return layers
+    sizes = halved(size[1:], len(channels))
+    dense = hidden if latent is None else latent
+    if dense is not None:
+        layers.append(nn.Flatten()).append(nn.Linear(before * math.prod(sizes[-1]), dense))
+    if hidden is not None:
+        layers.append(nn.ReLU())
+    return layers, sizes
+
+
+def halved(size: tuple[int, int], times: int) -> list[tuple[int, int]]:
+    """(H, W) and what `times` convolutions of stride 2 (kernel 3, padding 1) make of it: halves, rounded up."""
+    sizes = [size]
+    for _ in range(times):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
 
 
 def image_size(owner: str, size: Any) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -15,10 +16,8 @@ from minidl.training.reporting import EpochRow, Reporter, printable
 def make_reporter() -> Reporter:
     """Progress bars when standard output is a terminal and rich is installed, else plain lines."""
     if sys.stdout.isatty():
-        try:
+        with contextlib.suppress(ImportError):
             return RichReporter()
-        except ImportError:
-            pass
     return PlainReporter()
 
 

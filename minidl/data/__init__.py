@@ -13,12 +13,12 @@ from minidl.data.dataset import (
     stratified_split,
 )
 from minidl.data.decode import decode_file, decode_image
-from minidl.data.folder import IMAGE_EXTENSIONS, ImageFolder, ZipImageFolder
+from minidl.data.folder import IMAGE_EXTENSIONS, ImageFiles, ImageFolder, ZipImageFolder
 from minidl.data.idx import FASHION_MNIST_CLASSES, MNIST, FashionMNIST, Idx, read_idx
 from minidl.data.loader import DataLoader
 from minidl.data.opening import Splits, open_dataset
 from minidl.data.presets import eval_transform, train_transform
-from minidl.data.unlabelled import ANY_CLASS, ImageFiles, open_images
+from minidl.data.unlabelled import ANY_CLASS, open_images
 
 __all__ = [
     "ANY_CLASS",

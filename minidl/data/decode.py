@@ -13,6 +13,7 @@ Rules, chosen once for all formats:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from pathlib import Path
@@ -143,15 +144,13 @@ def exif_orientation(exif: bytes) -> int:
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
     if order is None:
         return 1
-    try:
+    with contextlib.suppress(struct.error):  # an offset or a count leads out of a damaged block
         (start,) = struct.unpack_from(order + "I", block, 4)
         (count,) = struct.unpack_from(order + "H", block, start)
         for entry in range(count):
             tag, kind, _, value = struct.unpack_from(order + "HHIH", block, start + 2 + 12 * entry)
             if tag == _EXIF_ORIENTATION and kind == 3:
                 return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
     return 1
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minidl.data.dataset import Dataset
+from minidl.data.decode import decode_image
 from minidl.data.files import Source, ZipSource, open_source
 from minidl.errors import MinidlError
 
@@ -38,7 +40,37 @@ def class_files(source: Source, prefix: str, extensions: Sequence[str]) -> dict[
     return dict(sorted(found.items()))
 
 
-class ImageFolder(Dataset):
+class ImageFiles(Dataset):
+    """Image files of a folder or zip archive, in the order given. `targets` are integers that index `classes`.
+
+    Items are Pillow images in mode RGB, or L when `channels` is 1, decoded when they are asked for: see
+    `minidl.data.decode` for how.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        files: Sequence[str],
+        targets: ArrayLike,
+        classes: Sequence[str],
+        channels: int = 3,
+    ) -> None:
+        self.source, self.files, self.channels = source, list(files), channels
+        self.targets, self.classes = np.asarray(targets, np.int64), list(classes)
+        if len(self.targets) != len(self.files):
+            raise ValueError(f"ImageFiles: {len(self.files)} files, {len(self.targets)} targets")
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        position = self._position(index)
+        name = self.files[position]
+        image = decode_image(self.source.read(name), self.source.where(name), self.channels)
+        return image, int(self.targets[position])
+
+    def name(self, index: int) -> str:
+        return self.source.where(self.files[self._position(index)])
+
+
+class ImageFolder(ImageFiles):
     """Images in one folder per class, `ROOT/CLASS/**/IMAGE`, in a folder or a zip archive.
 
     Classes are the names of the folders, sorted; samples are sorted by path. Files with other extensions
@@ -62,39 +94,25 @@ class ImageFolder(Dataset):
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"ImageFolder: channels must be 1 or 3, got {channels}")
-        self.source: Source = open_source(root) if isinstance(root, (str, Path)) else root
-        self.channels = channels
+        source: Source = open_source(root) if isinstance(root, (str, Path)) else root
         prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        where = self.source.where(prefix.rstrip("/")) if prefix else str(self.source.path)
-        found = class_files(self.source, prefix, extensions)
+        where = source.where(prefix.rstrip("/")) if prefix else str(source.path)
+        found = class_files(source, prefix, extensions)
         if not found:
             raise MinidlError(f"{where}: no class folders here; expected {where}/CLASS/IMAGE")
-        for label, names in found.items():
-            if not names:
+        for label, of_class in found.items():
+            if not of_class:
                 known = ", ".join(extensions)
-                raise MinidlError(
-                    f"{self.source.where(prefix + label)}: the class folder has no images ({known})"
-                )
-        self.classes = list(found) if classes is None else list(classes)
-        unknown = sorted(set(found) - set(self.classes))
+                raise MinidlError(f"{source.where(prefix + label)}: the class folder has no images ({known})")
+        names = list(found) if classes is None else list(classes)
+        unknown = sorted(set(found) - set(names))
         if unknown:
-            raise MinidlError(f"{where}: class folders {unknown} are not among the classes {self.classes}")
-        numbers = {label: number for number, label in enumerate(self.classes)}
-        self.files = [name for names in found.values() for name in names]
-        self.targets = np.array(
-            [numbers[label] for label, names in found.items() for _ in names], dtype=np.int64
+            raise MinidlError(f"{where}: class folders {unknown} are not among the classes {names}")
+        numbers = {label: number for number, label in enumerate(names)}
+        targets = [numbers[label] for label, of_class in found.items() for _ in of_class]
+        super().__init__(
+            source, [name for of_class in found.values() for name in of_class], targets, names, channels
         )
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        from minidl.data.decode import decode_image
-
-        position = self._position(index)
-        name = self.files[position]
-        image = decode_image(self.source.read(name), self.source.where(name), self.channels)
-        return image, int(self.targets[position])
-
-    def name(self, index: int) -> str:
-        return self.source.where(self.files[self._position(index)])
 
 
 class ZipImageFolder(ImageFolder):

@@ -89,6 +89,14 @@ def _read(file: IO[bytes] | gzip.GzipFile, path: Path, available: int) -> NDArra
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
+def idx_pixels(path: str | Path) -> NDArray[np.uint8]:
+    """The images uint8 (N, H, W) or (N, H, W, 1 or 3) of an idx file; MinidlError for one that holds something else."""
+    pixels = read_idx(path)
+    if pixels.ndim < 3 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)) or 0 in pixels.shape[1:]:
+        raise MinidlError(f"{path}: expected images (N, H, W) or (N, H, W, 1 or 3), got shape {pixels.shape}")
+    return pixels
+
+
 class Idx(ArrayDataset):
     """A data set of two idx files: images (N, H, W) or (N, H, W, C), labels (N,).
 
@@ -97,11 +105,7 @@ class Idx(ArrayDataset):
     """
 
     def __init__(self, images: str | Path, labels: str | Path, classes: Sequence[str] | None = None) -> None:
-        pixels, targets = read_idx(images), read_idx(labels)
-        if pixels.ndim < 3 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3)) or 0 in pixels.shape[1:]:
-            raise MinidlError(
-                f"{images}: expected images (N, H, W) or (N, H, W, 1 or 3), got shape {pixels.shape}"
-            )
+        pixels, targets = idx_pixels(images), read_idx(labels)
         if targets.ndim != 1 or len(targets) != len(pixels):
             raise MinidlError(
                 f"{labels}: {len(pixels)} images need as many labels, got shape {targets.shape}"

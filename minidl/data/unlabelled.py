@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from minidl.data.cifar import cifar_folder
 from minidl.data.dataset import ArrayDataset, Dataset, Subset, stratified_split
-from minidl.data.decode import decode_image
 from minidl.data.files import Source, open_source
-from minidl.data.folder import IMAGE_EXTENSIONS
-from minidl.data.idx import idx_files, idx_images, read_idx
+from minidl.data.folder import IMAGE_EXTENSIONS, ImageFiles
+from minidl.data.idx import idx_files, idx_images, idx_pixels
 from minidl.data.opening import Splits, folders_in, open_dataset, part_names
 from minidl.errors import MinidlError
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["ANY_CLASS", "ImageFiles", "open_images"]
+__all__ = ["ANY_CLASS", "open_images"]
 
 ANY_CLASS = "image"
 """The only class of images of which nothing is known."""
-
-
-class ImageFiles(Dataset):
-    """Image files of a folder or zip archive, in the order given. `targets` are integers that index `classes`.
-
-    Items are Pillow images in mode RGB, or L when `channels` is 1, decoded when they are asked for.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        files: Sequence[str],
-        targets: ArrayLike,
-        classes: Sequence[str],
-        channels: int = 3,
-    ) -> None:
-        self.source, self.files, self.channels = source, list(files), channels
-        self.targets, self.classes = np.asarray(targets, np.int64), list(classes)
-        if len(self.targets) != len(self.files):
-            raise ValueError(f"ImageFiles: {len(self.files)} files, {len(self.targets)} targets")
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        position = self._position(index)
-        name = self.files[position]
-        image = decode_image(self.source.read(name), self.source.where(name), self.channels)
-        return image, int(self.targets[position])
-
-    def name(self, index: int) -> str:
-        return self.source.where(self.files[self._position(index)])
 
 
 def open_images(path: str | Path, val_split: float = 0.1, seed: int = 0, channels: int = 3) -> Splits:
@@ -74,13 +38,9 @@ def open_images(path: str | Path, val_split: float = 0.1, seed: int = 0, channel
     if cifar_folder(place) is not None or idx_files(place, train=True) or idx_files(place, train=False):
         return open_dataset(place, None, val_split, seed)
     if (images := idx_images(place)) is not None:
-        pixels = read_idx(images)
-        if (
-            pixels.ndim not in (3, 4)
-            or not pixels.size
-            or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3))
-        ):
-            raise MinidlError(f"{images}: expected images (N, H, W) or (N, H, W, 1 or 3), got {pixels.shape}")
+        pixels = idx_pixels(images)
+        if not len(pixels):
+            raise MinidlError(f"{images}: has no images")
         whole: Dataset = ArrayDataset(pixels, np.zeros(len(pixels), np.int64), [ANY_CLASS])
         return _divided(whole, val_split, seed, "idx")
     source = open_source(place)
