@@ -65,20 +65,16 @@ def fine_tune(
     is saved within an epoch.
 
     Raises UsageError when `out` exists and `resume` is false and for an unknown model, option or layer,
-    MinidlError for bad data, weights that do not
-    fit, a loss that is not finite, or a file that cannot be written.
+    MinidlError for bad data, weights that do not fit, a loss that is not finite, or a file that cannot be
+    written.
     """
     reporter = reporter or Reporter()
     out = Path(out)
     status = check_out(out, resume)
     minidl.manual_seed(settings.seed)
-    splits = data
-    if not isinstance(splits, Splits):
-        splits = open_dataset(splits, None, settings.val_split, settings.seed)
-        reporter.log(_data_line(splits, str(data)))
-    where = "the data set" if splits is data else str(data)
-    if not len(splits.train):
-        raise MinidlError(f"{where}: has no training images")
+    splits, where = opened(data, settings, open_dataset)
+    if not isinstance(data, Splits):
+        reporter.log(_data_line(splits, where))
     splits, unlabelled = choose_images(splits, settings, where, reporter)
     images = fingerprint(splits.train, splits.val, *([] if unlabelled is None else [unlabelled]))
     # a resumed run brings its own weights, but labels are given by those that it started from
@@ -94,11 +90,7 @@ def fine_tune(
     if status == "finished":
         reporter.log(f"{out}: this run is finished, nothing to do")
         return _finished(out, splits, network, workers, reporter)
-    identity = {
-        "settings": settings.to_dict(),
-        "classes": splits.classes,
-        "data": images,
-    }
+    identity = {"settings": settings.to_dict(), "classes": splits.classes, "data": images}
     describe = describer(settings, network.model.options, network.preprocessing, splits.classes)
     folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)
     if status == "unfinished":
@@ -123,16 +115,25 @@ def fine_tune(
     evaluation = None
     if trainer.val_loader is not None:
         network.model.load_state_dict(load_checkpoint(out / BEST).state)
-        logits, labels = _predict(model, trainer.val_loader, reporter)
-        evaluation = score(logits, labels, splits.classes)
-        if draw:
-            plots.draw_confusion(evaluation, out / "confusion.png")
-            draw_sheet(splits.val, logits, labels, splits.classes, out / "predictions.png")
+        evaluation = _score_best(model, trainer.val_loader, splits, out if draw else None, reporter)
     if draw and not plots.draw_curves(history, out / "curves.png"):
         reporter.log(plots.NO_MATPLOTLIB)
     folder.finish()
     assert trainer.best is not None
     return FineTuned(out, trainer.best, evaluation, history)
+
+
+def opened(
+    data: str | Path | Splits, settings: TrainingSettings, opener: Callable[..., Splits]
+) -> tuple[Splits, str]:
+    """The data (opened, if it is a path) and what to call it. MinidlError when there is nothing to train on."""
+    if isinstance(data, Splits):
+        splits, where = data, "the data set"
+    else:
+        splits, where = opener(data, val_split=settings.val_split, seed=settings.seed), str(data)
+    if not len(splits.train):
+        raise MinidlError(f"{where}: has no training images")
+    return splits, where
 
 
 def check_out(out: Path, resume: bool) -> str:
@@ -188,21 +189,11 @@ def _loaders(
     """
     cfg, model = network.preprocessing, network.model
     val: Loader | None = eval_loader(splits.val, cfg, workers, VAL_CACHE) if len(splits.val) else None
-    train: Loader
     if settings.semi == "fixmatch":
         assert unlabelled is not None
         return model, (fixmatch_loader(splits.train, unlabelled, cfg, settings, workers, TRAIN_CACHE), val)
     if not settings.trains_on_features:
-        train = DataLoader(
-            splits.train,
-            settings.batch_size,
-            shuffle=True,
-            transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
-            num_workers=workers,
-            seed=settings.seed,
-            cache=TRAIN_CACHE,
-        )
-        return model, (train, val)
+        return model, (train_loader(splits.train, settings, cfg, workers), val)
 
     def keep(images: Loader, name: str, shuffle: bool) -> Loader:
         title = f"features of the {name} images"
@@ -213,6 +204,21 @@ def _loaders(
     val = keep(val, "validation", False) if val is not None else None
     reporter.log("the frozen trunk's features were computed once; only the classifier is trained on them")
     return model.get_submodule(network.classifier), (train, val)
+
+
+def train_loader(
+    dataset: Dataset, settings: TrainingSettings, cfg: Mapping[str, Any], workers: int
+) -> DataLoader:
+    """The images of a data set shuffled and augmented, in batches, as the settings say."""
+    return DataLoader(
+        dataset,
+        settings.batch_size,
+        shuffle=True,
+        transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
+        num_workers=workers,
+        seed=settings.seed,
+        cache=TRAIN_CACHE,
+    )
 
 
 def eval_loader(dataset: Dataset, cfg: Mapping[str, Any], workers: int, cache: int = 0) -> DataLoader:
@@ -238,6 +244,18 @@ def describer(
         )
 
     return describe
+
+
+def _score_best(
+    model: Module, loader: Loader, splits: Splits, pictures: Path | None, reporter: Reporter
+) -> Evaluation:
+    """The figures of `model` on the validation part, drawn into a folder unless that is None."""
+    logits, labels = _predict(model, loader, reporter)
+    evaluation = score(logits, labels, splits.classes)
+    if pictures is not None:
+        plots.draw_confusion(evaluation, pictures / "confusion.png")
+        draw_sheet(splits.val, logits, labels, splits.classes, pictures / "predictions.png")
+    return evaluation
 
 
 def _predict(model: Module, loader: Loader, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:

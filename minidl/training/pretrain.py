@@ -12,13 +12,12 @@ import numpy as np
 
 import minidl
 from minidl import models
-from minidl.data import DataLoader, Dataset, Splits, Subset, eval_transform, open_images, train_transform
-from minidl.errors import MinidlError, UsageError
+from minidl.data import DataLoader, Dataset, Splits, Subset, eval_transform, open_images
+from minidl.errors import UsageError
 from minidl.models import Autoencoder, VariationalAutoencoder
 from minidl.training import plots, sheets
 from minidl.training.checkpoint import load_checkpoint
 from minidl.training.finetune import (
-    TRAIN_CACHE,
     VAL_CACHE,
     check_out,
     describer,
@@ -26,6 +25,8 @@ from minidl.training.finetune import (
     fingerprint,
     make_optimizer,
     make_schedule,
+    opened,
+    train_loader,
 )
 from minidl.training.reporting import EpochRow, Reporter
 from minidl.training.run_folder import BEST, PICTURES, RunFolder, train
@@ -91,10 +92,7 @@ def pretrain(
     out = Path(out)
     status = check_out(out, resume)
     minidl.manual_seed(settings.seed)
-    splits = data if isinstance(data, Splits) else open_images(data, settings.val_split, settings.seed)
-    where = "the data set" if splits is data else str(data)
-    if not len(splits.train):
-        raise MinidlError(f"{where}: has no training images")
+    splits, where = opened(data, settings, open_images)
     reporter.log(
         f"{where}: {splits.kind}, {len(splits.train):,} training and {len(splits.val):,} validation images; "
         "labels are not used"
@@ -116,15 +114,7 @@ def pretrain(
     folder = RunFolder(out, network, describe, identity, step_seconds=step_seconds)
     if status == "unfinished":
         folder.read()
-    loader = DataLoader(
-        splits.train,
-        settings.batch_size,
-        shuffle=True,
-        transform=train_transform(cfg, settings.augment),  # type: ignore[arg-type]
-        num_workers=workers,
-        seed=settings.seed,
-        cache=TRAIN_CACHE,
-    )
+    loader = train_loader(splits.train, settings, cfg, workers)
     epochs = settings.epochs or 0
     optimizer = make_optimizer(settings, network)
     shown = _shown(splits, cfg) if draw else None
@@ -143,10 +133,9 @@ def pretrain(
     history = train(trainer, folder, epochs, status, resume, reporter)
     network.load_state_dict(load_checkpoint(out / BEST).state)
     error = None if val is None else squared_error(network, val)
-    if draw:
-        part = splits.val if len(splits.val) else splits.train
-        draw_latent_space(network, part, workers, out, reporter)
-        if shown is not None and isinstance(network, VariationalAutoencoder):
+    if shown is not None:
+        draw_latent_space(network, splits.val if len(splits.val) else splits.train, workers, out, reporter)
+        if isinstance(network, VariationalAutoencoder):
             draw_samples(network, shown, settings.seed, out)
         if not plots.draw_curves(history, out / "curves.png"):
             reporter.log(plots.NO_MATPLOTLIB)

@@ -1,8 +1,10 @@
 """The folder of a run: best and last checkpoint, the state to resume from, and the table of metrics.
 
-    best.safetensors  best.json      the epoch with the highest validation accuracy last.safetensors
-    last.json      the newest epoch resume.safetensors               weights, optimizer, schedule, random
-    numbers and position; removed when the run ends metrics.csv                      one line per epoch
+    best.safetensors  best.json      the epoch with the highest validation accuracy
+    last.safetensors  last.json      the newest epoch
+    resume.safetensors               weights, optimizer, schedule, random numbers and position;
+                                     removed when the run ends
+    metrics.csv                      one line per epoch
 
 `resume.safetensors` is the only file that a resumed run reads, so its rename is the one instant at which
 progress counts. Everything else is written before it: a run killed in between repeats the steps since the
