@@ -1,8 +1,7 @@
 """Domain adaptation: a network trained on labelled source images learns to work on a target that looks different.
 
 One file for each method (`batch_norm`, `coral`, `mmd`, `adversarial`, `mixing`, `information`,
-`self_training`), each a page
-over the public API that can be copied; `adapt` runs them.
+`self_training`), each a page over the public API that can be copied; `adapt` runs them.
 """
 
 from minidl.adaptation.adapt import Adapted, adapt, read_report

@@ -14,6 +14,7 @@ from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.ops import cat, expand
 from minidl.ops.attention import attention_weights
+from minidl.ops.promotion import beside
 from minidl.tensor import Parameter, Tensor
 
 __all__ = ["MultiheadAttention"]
@@ -136,14 +137,42 @@ class MultiheadAttention(Module):
             (output, weights): output in the layout of query; weights (N, L, S), (N, heads, L, S) unless
             averaged, or None.
         """
+        q, k, v = self._laid_out(query, key, value)
+        n, length, source = q.shape[0], q.shape[1], k.shape[1]
+        mask = self._mask(attn_mask, key_padding_mask, is_causal, q, source)
+        q, k, v = self._project(q, k, v)
+        if self.bias_k is not None and self.bias_v is not None:
+            k, v = (
+                cat([t, expand(b, (n, 1, self.embed_dim))], 1)
+                for t, b in ((k, self.bias_k), (v, self.bias_v))
+            )
+        q, k, v = (self._heads(t) for t in (q, k, v))
+        if self.add_zero_attn:
+            zero = Tensor._wrap(q.xp.zeros((n, self.num_heads, 1, self.head_dim), q.dtype))
+            k, v = cat([k, zero], 2), cat([v, zero], 2)
+        weights = attention_weights(q, k, mask, 1 / math.sqrt(self.head_dim), "MultiheadAttention")
+        weights = F.dropout(weights, self.dropout, self.training)
+        joined = (weights @ v).permute(0, 2, 1, 3).reshape(n, length, self.embed_dim)
+        output = self.out_proj(joined)
         single = query.ndim == 2
+        if single:
+            output = output.reshape(length, self.embed_dim)
+        elif not self.batch_first:
+            output = output.permute(1, 0, 2)
+        if not need_weights:
+            return output, None
+        shown = weights.mean(1) if average_attn_weights else weights
+        return output, shown.reshape(*shown.shape[1:]) if single else shown
+
+    def _laid_out(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments as (N, L, E), checked; one that is given twice stays the same."""
         if query.ndim not in (2, 3) or key.ndim != query.ndim or value.ndim != query.ndim:
             raise ValueError(
                 "MultiheadAttention: query, key and value must be three-dimensional (or two-dimensional for "
                 f"one sequence), got shapes {query.shape}, {key.shape} and {value.shape}"
             )
         given = {id(t): t for t in (query, key, value)}
-        laid = {i: self._batch_of_sequences(t, single) for i, t in given.items()}  # the same stay the same
+        laid = {i: self._batch_of_sequences(t) for i, t in given.items()}
         q, k, v = laid[id(query)], laid[id(key)], laid[id(value)]
         if q.shape[2] != self.embed_dim or k.shape[2] != self.kdim or v.shape[2] != self.vdim:
             raise ValueError(
@@ -155,34 +184,11 @@ class MultiheadAttention(Module):
                 f"MultiheadAttention: batch and lengths do not fit together: query {query.shape}, key "
                 f"{key.shape}, value {value.shape}"
             )
-        n, length, source = q.shape[0], q.shape[1], k.shape[1]
-        mask = self._mask(attn_mask, key_padding_mask, is_causal, n, length, source, q.dtype)
-        q, k, v = self._project(q, k, v)
-        if self.bias_k is not None and self.bias_v is not None:
-            k, v = (
-                cat([t, expand(b, (n, 1, self.embed_dim))], 1)
-                for t, b in ((k, self.bias_k), (v, self.bias_v))
-            )
-        q, k, v = (self._heads(t) for t in (q, k, v))
-        if self.add_zero_attn:
-            zero = Tensor(np.zeros((n, self.num_heads, 1, self.head_dim), q.dtype))
-            k, v = cat([k, zero], 2), cat([v, zero], 2)
-        weights = attention_weights(q, k, mask, 1 / math.sqrt(self.head_dim), "MultiheadAttention")
-        weights = F.dropout(weights, self.dropout, self.training)
-        joined = (weights @ v).permute(0, 2, 1, 3).reshape(n, length, self.embed_dim)
-        output = self.out_proj(joined)
-        if single:
-            output = output.reshape(length, self.embed_dim)
-        elif not self.batch_first:
-            output = output.permute(1, 0, 2)
-        if not need_weights:
-            return output, None
-        shown = weights.mean(1) if average_attn_weights else weights
-        return output, shown.reshape(*shown.shape[1:]) if single else shown
+        return q, k, v
 
-    def _batch_of_sequences(self, x: Tensor, single: bool) -> Tensor:
+    def _batch_of_sequences(self, x: Tensor) -> Tensor:
         """(N, L, E) from the layout of the arguments."""
-        if single:
+        if x.ndim == 2:
             return x.unsqueeze(0)
         return x if self.batch_first else x.permute(1, 0, 2)
 
@@ -191,13 +197,14 @@ class MultiheadAttention(Module):
         attn_mask: Any,
         key_padding_mask: Any,
         is_causal: bool,
-        n: int,
-        length: int,
+        q: Tensor,
         source: int,
-        dtype: Any,
     ) -> Any:
-        """Both masks as floats to add to the scores (N, heads, L, S), columns for appended keys included."""
+        """Both masks as floats to add to the scores (N, heads, L, S) of queries q (N, L, E), columns for appended
+        keys included.
+        """
         parts: list[Tensor] = []
+        n, length, _ = q.shape
         if is_causal and attn_mask is None:
             attn_mask = ~np.tri(length, source, dtype=bool)
         shapes = {
@@ -211,16 +218,16 @@ class MultiheadAttention(Module):
         for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
             if mask is None:
                 continue
-            tensor = mask if isinstance(mask, Tensor) else Tensor(np.asarray(mask))
+            tensor = mask if isinstance(mask, Tensor) else Tensor._wrap(beside(mask, q))
             if tensor.shape not in shapes[name]:
                 raise ValueError(
                     f"MultiheadAttention: {name} must have shape {shapes[name][0]} or {shapes[name][1]}, got "
                     f"{tensor.shape}"
                 )
             if tensor.dtype == np.bool_:
-                tensor = Tensor(np.where(tensor.data, -np.inf, 0.0).astype(dtype))
-            elif tensor.dtype != dtype:
-                raise TypeError(f"MultiheadAttention: {name} must be bool or {dtype}, got {tensor.dtype}")
+                tensor = Tensor._wrap(np.where(tensor.data, -np.inf, 0.0).astype(q.dtype))
+            elif tensor.dtype != q.dtype:
+                raise TypeError(f"MultiheadAttention: {name} must be bool or {q.dtype}, got {tensor.dtype}")
             parts.append(tensor.reshape(*views[name][shapes[name].index(tensor.shape)]))
         if not parts:
             return None

@@ -59,6 +59,8 @@ class _Convolution(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        if self.transposed and isinstance(padding, str):
+            raise ValueError(f"{name}: padding must be integers, got {padding!r}")
         sizes: Any = pair if self.axes == 2 else single
         self.in_channels = integer(f"{name}: in_channels", in_channels, 1)
         self.out_channels = integer(f"{name}: out_channels", out_channels, 1)
@@ -108,27 +110,6 @@ class _Convolution(Module):
             x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
         return result
-
-    def _extra_for(self, x: Tensor, output_size: Any) -> tuple[int, ...]:
-        """The output_padding that gives an output of output_size."""
-        if output_size is None:
-            return tuple(self.output_padding)
-        size = tuple(output_size)[-self.axes :]
-        name, extra = type(self).__name__, []
-        if len(size) != self.axes:
-            raise ValueError(f"{name}: output_size must have {self.axes} numbers, got {output_size!r}")
-        for axis, wanted in enumerate(size):
-            side = self.padding[axis]
-            cut = sum(side) if isinstance(side, tuple) else 2 * side
-            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            least = (x.shape[x.ndim - self.axes + axis] - 1) * self.stride[axis] - cut + reach
-            if not least <= wanted < least + self.stride[axis]:
-                raise ValueError(
-                    f"{name}: output_size {size} is out of reach; axis {axis} can be {least} to "
-                    f"{least + self.stride[axis] - 1}"
-                )
-            extra.append(wanted - least)
-        return tuple(extra)
 
     def extra_repr(self) -> str:
         text = (
@@ -215,7 +196,42 @@ class Conv1d(_Convolution):
         return self._convolved(F.conv1d, x)
 
 
-class ConvTranspose2d(_Convolution):
+class _Transposed(_Convolution):
+    """What the transposed convolutions share."""
+
+    transposed = True
+
+    def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
+        convolution: Any = F.conv_transpose2d if self.axes == 2 else F.conv_transpose1d
+        extra = self._extra_for(x, output_size)
+        result: Tensor = convolution(
+            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+        return result
+
+    def _extra_for(self, x: Tensor, output_size: Any) -> tuple[int, ...]:
+        """The output_padding that gives an output of output_size."""
+        if output_size is None:
+            return tuple(self.output_padding)
+        size = tuple(output_size)[-self.axes :]
+        name, extra = type(self).__name__, []
+        if len(size) != self.axes:
+            raise ValueError(f"{name}: output_size must have {self.axes} numbers, got {output_size!r}")
+        for axis, wanted in enumerate(size):
+            side = self.padding[axis]
+            cut = sum(side) if isinstance(side, tuple) else 2 * side
+            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+            least = (x.shape[x.ndim - self.axes + axis] - 1) * self.stride[axis] - cut + reach
+            if not least <= wanted < least + self.stride[axis]:
+                raise ValueError(
+                    f"{name}: output_size {size} is out of reach; axis {axis} can be {least} to "
+                    f"{least + self.stride[axis] - 1}"
+                )
+            extra.append(wanted - least)
+        return tuple(extra)
+
+
+class ConvTranspose2d(_Transposed):
     """Transposed 2-D convolution, (N, in_channels, H, W) -> (N, out_channels, OH, OW): the map that Conv2d of
     the same options applies to gradients.
 
@@ -233,7 +249,6 @@ class ConvTranspose2d(_Convolution):
     """
 
     axes = 2
-    transposed = True
 
     def __init__(
         self,
@@ -248,8 +263,6 @@ class ConvTranspose2d(_Convolution):
         dilation: IntPair = 1,
         padding_mode: str = "zeros",
     ) -> None:
-        if isinstance(padding, str):
-            raise ValueError(f"ConvTranspose2d: padding must be integers, got {padding!r}")
         super().__init__(
             in_channels,
             out_channels,
@@ -263,21 +276,14 @@ class ConvTranspose2d(_Convolution):
             padding_mode,
         )
 
-    def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
-        extra: Any = self._extra_for(x, output_size)
-        return F.conv_transpose2d(
-            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
-        )
 
-
-class ConvTranspose1d(_Convolution):
+class ConvTranspose1d(_Transposed):
     """Transposed 1-D convolution, (N, in_channels, L) -> (N, out_channels, OL).
 
     Arguments as :class:`ConvTranspose2d`'s, each an int. `weight` is (in_channels, out_channels // groups, k).
     """
 
     axes = 1
-    transposed = True
 
     def __init__(
         self,
@@ -292,8 +298,6 @@ class ConvTranspose1d(_Convolution):
         dilation: IntSingle = 1,
         padding_mode: str = "zeros",
     ) -> None:
-        if isinstance(padding, str):
-            raise ValueError(f"ConvTranspose1d: padding must be integers, got {padding!r}")
         super().__init__(
             in_channels,
             out_channels,
@@ -305,10 +309,4 @@ class ConvTranspose1d(_Convolution):
             groups,
             bias,
             padding_mode,
-        )
-
-    def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
-        extra: Any = self._extra_for(x, output_size)
-        return F.conv_transpose1d(
-            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
         )

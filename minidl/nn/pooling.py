@@ -233,21 +233,25 @@ class AdaptiveMaxPool1d(AdaptiveMaxPool2d):
         return F.adaptive_max_pool1d(x, self.output_size, self.return_indices)
 
 
-class MaxUnpool2d(_Pool):
+class _MaxUnpool(_Pool):
+    def forward(self, x: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        unpool: Any = F.max_unpool2d if self.axes == 2 else F.max_unpool1d
+        result: Tensor = unpool(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+        return result
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool2d(_MaxUnpool):
     """Puts maxima back where they were: `forward(x, indices, output_size=None)`, see
     :func:`minidl.nn.functional.max_unpool2d`."""
 
     def __init__(self, kernel_size: IntPair, stride: IntPair | None = None, padding: IntPair = 0) -> None:
         super().__init__(kernel_size, stride, padding)
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
-        return F.max_unpool2d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class MaxUnpool1d(_Pool):
+class MaxUnpool1d(_MaxUnpool):
     """Puts maxima of signals back where they were: `forward(x, indices, output_size=None)`."""
 
     axes = 1
@@ -256,9 +260,3 @@ class MaxUnpool1d(_Pool):
         self, kernel_size: IntSingle, stride: IntSingle | None = None, padding: IntSingle = 0
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-
-    def forward(self, x: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
-        return F.max_unpool1d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

@@ -21,8 +21,7 @@ class BatchNorm(Function):
     """y = [relu]((x - mean) * rstd * weight + bias [+ residual]), per channel (dimension 1).
 
     In training mean and variance are those of the batch and gradients flow through them; otherwise they are
-    the constants given
-    (the frozen batch norm of fine-tuning), and gradients still reach x, weight and bias.
+    the constants given (the frozen batch norm of fine-tuning), and gradients still reach x, weight and bias.
     """
 
     saved_inputs = (0, 1)
@@ -138,8 +137,7 @@ def batch_norm(
     Args:
         x: (N, C) or (N, C, ...), floating.
         running_mean, running_var: (C,). Used when not training; when training they move towards the batch's
-            mean and *unbiased*
-            variance by ``momentum``, in place (may be None then).
+            mean and *unbiased* variance by ``momentum``, in place (may be None then).
         weight, bias: (C,) or None.
         residual: added after the normalisation, shape of ``x``.
         relu: apply ReLU last. Residual and ReLU run in the same pass over memory, forward and backward.
@@ -167,8 +165,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: running_mean and running_var are needed when not training")
-        # copies: the constants of this call must not move with the running statistics before backward reads
-        # them
+        # copies: the constants of this call must not move before backward reads them
         constants = (running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype))
         return _normalise(BatchNorm(*constants, eps, False, relu), x, weight, bias, residual)
     count = x.size // channels if channels else 0
@@ -176,11 +173,14 @@ def batch_norm(
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
     x_mean, x_var = kernels.backend(x.data).batch_norm_stats(np.moveaxis(x.data, 1, -1))
     y = _normalise(BatchNorm(x_mean, x_var, eps, True, relu), x, weight, bias, residual)
-    if is_recomputing():
-        return y
-    for running, batch in ((running_mean, x_mean), (running_var, x_var)):
-        if running is not None:
-            unbiased = batch * (count / (count - 1)) if running is running_var else batch
-            running.data += (momentum * (unbiased.astype(running.dtype) - running.data)).astype(running.dtype)
-            running.mark_changed()
+    if not is_recomputing():
+        _move(running_mean, x_mean, momentum)
+        _move(running_var, x_var * (count / (count - 1)), momentum)
     return y
+
+
+def _move(running: Tensor | None, batch: Array, momentum: float) -> None:
+    """Move running statistics towards those of a batch, in place."""
+    if running is not None:
+        running.data += (momentum * (batch.astype(running.dtype) - running.data)).astype(running.dtype)
+        running.mark_changed()

@@ -36,7 +36,7 @@ def _picked(x: Tensor, dim: int, indices: Array) -> Ordered:
 
 
 def _scalar(x: Tensor) -> Ordered:
-    return Ordered(x * 1, Tensor._wrap(np.zeros((), np.int64)))
+    return Ordered(x * 1, Tensor._wrap(x.xp.zeros((), np.int64)))
 
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Ordered:
@@ -52,7 +52,7 @@ def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = T
     """The indices of :func:`sort`, int64. Not differentiable."""
     along = axis("argsort", dim, x.ndim)
     if x.ndim == 0:
-        return Tensor._wrap(np.zeros((), np.int64))
+        return Tensor._wrap(x.xp.zeros((), np.int64))
     return Tensor._wrap(_order(x.data, along, descending).astype(np.int64, order="C", copy=False))
 
 

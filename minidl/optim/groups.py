@@ -57,8 +57,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> f
     """Scales all gradients in place so that their joint 2-norm is at most max_norm; returns the norm before.
 
     The factor is max_norm / (norm + 1e-6), as PyTorch's, and 1 at most. The squares are summed in float64.
-    With a
-    norm that is not finite nothing is scaled: the caller sees the returned value. No gradients: 0.
+    With a norm that is not finite nothing is scaled: the caller sees the returned value. No gradients: 0.
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm!r}")

@@ -4,15 +4,12 @@ itself.
     python -m minidl.quickstart.train_resnet20 --jpeg cifar10-jpeg.zip --cifar cifar-10-batches-py --out RUN
 
 Training images: the 50,000 of ``train/`` in a zip of CIFAR-10 as JPEG files, and the lossless training images
-of a (partial)
-original CIFAR-10 folder, each of the latter used ``--lossless-copies`` times an epoch. The lossless test
-images are evaluated once,
-after the last epoch, and chosen by nothing. The log of the run that made the weights is kept beside this
-file.
+of a (partial) original CIFAR-10 folder, each of the latter used ``--lossless-copies`` times an epoch. The
+lossless test images are evaluated once, after the last epoch, and chosen by nothing. The log of the run that
+made the weights is kept beside this file.
 
-Recipe: SGD with Nesterov momentum, one cycle of learning rate, random 4-pixel shifts and mirror images,
-weight decay on weights
-only. Every epoch ends in a checkpoint; the same command goes on from it.
+Recipe: SGD with Nesterov momentum, one cycle of learning rate, random 4-pixel shifts and mirror images, weight
+decay on weights only. Every epoch ends in a checkpoint; the same command goes on from it.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 that stand for gradients.
 
 A gradient of 25 million numbers is stored as a few inner products with random signs: for a difference d and
-random signs s the mean of
-<s, d>^2 is |d|^2, so the products tell the norm of the difference. Weights and inputs are made again from a
-seed.
+random signs s the mean of <s, d>^2 is |d|^2, so the products tell the norm of the difference. Weights and
+inputs are made again from a seed.
 """
 
 from __future__ import annotations

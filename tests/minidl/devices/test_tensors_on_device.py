@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +101,29 @@ def test_random_numbers_do_not_depend_on_the_device(device: str) -> None:
     here = minidl.randn(5)
     minidl.manual_seed(3)
     assert minidl.randn(5, device=device).tolist() == here.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({}, {"is_causal": True}),
+        ({"add_zero_attn": True, "add_bias_kv": True}, {}),
+        ({}, {"key_padding_mask": np.array([[True, False, False], [False] * 3])}),
+        ({}, {"attn_mask": np.arange(9, dtype=np.float32).reshape(3, 3)}),
+    ],
+    ids=["causal", "appended keys", "missing keys", "added scores"],
+)
+def test_attention_takes_masks_from_main_memory(
+    device: str, options: dict[str, bool], given: dict[str, Any]
+) -> None:
+    x = minidl.randn(2, 3, 4)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True, **options)
+    with minidl.no_grad():
+        expected = [y.numpy() for y in attention(x, x, x, **given) if y is not None]
+        x, attention = x.to(device), attention.to(device)
+        found = [y.cpu().numpy() for y in attention(x, x, x, **given) if y is not None]
+    for y, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(y, right, rtol=1e-4, atol=1e-6)
 
 
 def test_copies_stay_on_the_device(device: str) -> None:
