@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,32 @@ class Place:
 
     def get(self, array: Array) -> np.ndarray:
         """A copy in main memory of an array here, with its memory layout."""
+        raise NotImplementedError
+
+    def write(self, target: Array, source: np.ndarray) -> None:
+        """Overwrite an array here with one in main memory of its shape, dtype and strides. ``source`` may be changed
+        once this has returned; the copy may still be under way, in order with what is started on the device."""
+        raise NotImplementedError
+
+    def staging(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An uninitialised C-contiguous array in main memory that the device copies from without waiting (pinned)."""
+        return np.empty(shape, dtype)
+
+    def send(self, array: np.ndarray) -> Callable[[], Array]:
+        """Begin to copy an array (of :meth:`staging`, else the copy waits) to the device, beside what runs there.
+
+        Returns:
+            a function that gives the copy: what is started after its call waits until the copy has arrived.
+        """
+        copy = self.put(array)
+        return lambda: copy
+
+    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Call ``run`` and record what it would have started here.
+
+        Returns:
+            its result, whose arrays are filled by every replay, and the function that replays.
+        """
         raise NotImplementedError
 
     def synchronize(self) -> None:
@@ -130,6 +157,30 @@ class Emulated(Place):
     def get(self, array: Array) -> np.ndarray:
         """A copy with the same strides' order."""
         return array.get()
+
+    def write(self, target: Array, source: np.ndarray) -> None:
+        """At once."""
+        target.host[...] = source
+
+    def send(self, array: np.ndarray) -> Callable[[], Array]:
+        """The copy is made when the returned function is called; a kernel that reads it before that is stopped, since
+        nobody has written to it."""
+        copy = self.xp.empty_like(self._array(array))
+
+        def receive() -> Array:
+            copy.host[...] = array
+            return copy
+
+        return receive
+
+    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Launches and NumPy's calls are kept in order, and made by the replay."""
+        from minidl.kernels.emulator.recording import Recording
+
+        recording = Recording()
+        with recording:
+            result = run()
+        return result, recording.replay
 
     def memory_stats(self) -> dict[str, int]:
         """Its arrays are main memory's, which is not counted apart; ``launches`` is the number of kernels run."""

@@ -12,11 +12,20 @@ from minidl.kernels.cuda.norm import NormMixin
 from minidl.kernels.cuda.optim import OptimMixin
 from minidl.kernels.cuda.pool import PoolMixin
 from minidl.kernels.cuda.rows import LossMixin, StandardiseMixin
+from minidl.kernels.cuda.scatter import ScatterMixin
 from minidl.kernels.reference.checks import Array
 
 
 class Families(
-    ConvMixin, GemmMixin, PoolMixin, NormMixin, StandardiseMixin, LossMixin, ElementwiseMixin, OptimMixin
+    ConvMixin,
+    GemmMixin,
+    PoolMixin,
+    NormMixin,
+    StandardiseMixin,
+    LossMixin,
+    ElementwiseMixin,
+    ScatterMixin,
+    OptimMixin,
 ):
     """Every kernel of docs/architecture.md on one device. What no family here overrides, and dtypes that no kernel
     takes, the reference computes with the device's array module."""

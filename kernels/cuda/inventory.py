@@ -88,6 +88,7 @@ def kernels(architecture: str) -> Iterator[Kernel]:
         yield Kernel("norm.cu", name, 128, 8)
     for name in ("sgd", "adam", "rmsprop"):
         yield Kernel("optim.cu", name, 256, 4, quick=True)
+    yield Kernel("scatter.cu", "add_by_place", 256, 4, quick=True)
 
 
 def _memory_bound(element: str) -> Iterator[Kernel]:

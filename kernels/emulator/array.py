@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.emulator.device import EmulatedDevice, fill_poison
 from minidl.kernels.emulator.names import FUNCTIONS, METHODS
+from minidl.kernels.emulator.recording import current, later, result_of
 
 FROM_HOST = ("array", "asarray", "ascontiguousarray", "asanyarray", "asfortranarray")
 """Functions that take NumPy arrays and copy them to the device."""
@@ -28,6 +30,8 @@ PLAIN = (
     "size",
 )
 """Functions whose results are Python's or dtypes."""
+IN_PLACE = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask")
+"""Functions that write to their first argument."""
 
 
 def _refuse(array: np.ndarray) -> None:
@@ -97,19 +101,24 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return repr(self.host)
+        return repr(self._read("repr()"))
 
     def __bool__(self) -> bool:
-        return bool(self.host)
+        return bool(self._read("bool()"))
 
     def __int__(self) -> int:
-        return int(self.host)
+        return int(self._read("int()"))
 
     def __float__(self) -> float:
-        return float(self.host)
+        return float(self._read("float()"))
 
     def __index__(self) -> int:
-        return self.host.__index__()
+        return self._read("an index").__index__()
+
+    def _read(self, what: str) -> np.ndarray:
+        """The elements, for the host."""
+        capturing.refuse(f"{what} reads a value of the device")
+        return self.host
 
     def __reduce__(self) -> Any:
         return EmulatedArray, (self.host,)
@@ -121,7 +130,7 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         """A copy in main memory."""
-        return self.host.copy(order="K")
+        return self._read("a copy to main memory").copy(order="K")
 
     def set(self, source: np.ndarray) -> None:
         """Overwrite the elements with those of a NumPy array of the same shape and dtype."""
@@ -129,15 +138,16 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError(
                 f"set: expects {self.dtype} of shape {self.shape}, got {source.dtype} of {source.shape}"
             )
+        capturing.refuse("a copy from main memory", "pass the array as an argument of the step")
         self.host[...] = source
 
     def item(self, *index: int) -> Any:
         """One element as a Python number."""
-        return self.host.item(*index)
+        return self._read("item()").item(*index)
 
     def tolist(self) -> Any:
         """The elements as nested lists."""
-        return self.host.tolist()
+        return self._read("tolist()").tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
@@ -147,10 +157,19 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
     # --- elements -------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> EmulatedArray:
-        return wrap(self.host[unwrap(index)])
+        host, where = self.host, unwrap(index)
+        if current() is not None and any(
+            _is_mask(i) for i in (where if isinstance(where, tuple) else (where,))
+        ):
+            capturing.refuse(
+                "an index of bools reads values of the device", "its result's shape depends on them"
+            )
+        return wrap(result_of("getitem", lambda: host[where], host))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.host[unwrap(index)] = unwrap(value)
+        host, where, values = self.host, unwrap(index), unwrap(value)
+        if not later(lambda: host.__setitem__(where, values)):
+            host[where] = values
 
     def view(self, dtype: Any) -> EmulatedArray:
         """The same memory as another dtype."""
@@ -158,23 +177,34 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def fill(self, value: Any) -> None:
         """Set every element."""
-        self.host.fill(unwrap(value))
+        self[...] = value
 
     def __getattr__(self, name: str) -> Any:
         if name not in METHODS:
             raise AttributeError(f"CuPy's arrays have no attribute {name!r}")
         method = getattr(self.host, name)
-        return lambda *args, **kwargs: wrap(method(*unwrap(args), **unwrap(kwargs)))
+        return lambda *args, **kwargs: _perform(
+            name,
+            method,
+            args,
+            kwargs,
+            reads=self.host,
+            out=self if name in ("partition", "put", "sort") else None,
+        )
 
     # --- NumPy's functions on them --------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc.__name__ not in FUNCTIONS:
             raise TypeError(f"CuPy has no {ufunc.__name__}")
-        if method != "at" and any(not isinstance(x, OPERANDS) for x in inputs):
+        if method == "at":
+            raise TypeError(
+                f"{ufunc.__name__}.at adds in any order on a graphics card; use the kernel scatter_add"
+            )
+        if any(not isinstance(x, OPERANDS) for x in inputs):
             return NotImplemented
-        result = getattr(ufunc, method)(*unwrap(inputs), **unwrap(kwargs))
-        return kwargs["out"][0] if kwargs.get("out") is not None else wrap(result)
+        out = kwargs["out"][0] if kwargs.get("out") is not None else None
+        return _perform(ufunc.__name__, getattr(ufunc, method), inputs, kwargs, out=out)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if function.__name__ not in FUNCTIONS:
@@ -186,9 +216,41 @@ OPERANDS = (EmulatedArray, np.ndarray, np.generic, int, float, bool)
 """What operators take; a NumPy array among them is refused with a sentence."""
 
 
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, np.ndarray) and index.dtype == bool
+
+
+def _perform(
+    name: str,
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    reads: Any = None,
+    out: Any = None,
+) -> Any:
+    """Call a function of NumPy on the arrays inside of arrays of the device, or record the call.
+
+    ``reads`` is an array that it reads beside its arguments; ``out`` is the array of the device that it writes to,
+    which is then the result.
+    """
+    hosts, options = unwrap(args), unwrap(kwargs)
+
+    def call() -> Any:
+        return function(*hosts, **options)
+
+    if out is not None:
+        if not later(call):
+            call()
+        return out
+    return wrap(result_of(name, call, [reads, hosts, options]))
+
+
 def _call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    result = function(*unwrap(args), **unwrap(kwargs))
-    return result if function.__name__ in PLAIN else wrap(result)
+    if function.__name__ in PLAIN:
+        return function(*unwrap(args), **unwrap(kwargs))
+    out = args[0] if function.__name__ in IN_PLACE else kwargs.get("out")
+    return _perform(function.__name__, function, args, kwargs, out=out)
 
 
 class _Ufunc:
@@ -199,25 +261,21 @@ class _Ufunc:
         self.__name__ = ufunc.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        out = kwargs.get("out")
-        result = self.ufunc(*unwrap(args), **unwrap(kwargs))
-        return out if isinstance(out, EmulatedArray) else wrap(result)
-
-    def at(self, array: EmulatedArray, index: Any, *values: Any) -> None:
-        """As ``numpy.ufunc.at``."""
-        self.ufunc.at(unwrap(array), unwrap(index), *unwrap(values))
+        return _perform(self.__name__, self.ufunc, args, kwargs, out=kwargs.get("out"))
 
     def reduce(self, array: EmulatedArray, **kwargs: Any) -> Any:
         """As ``numpy.ufunc.reduce``."""
-        return wrap(self.ufunc.reduce(unwrap(array), **unwrap(kwargs)))
+        return _perform(self.__name__, self.ufunc.reduce, (array,), kwargs)
 
     def reduceat(self, array: EmulatedArray, index: Any, axis: int = 0) -> Any:
-        """As ``numpy.ufunc.reduceat``."""
-        return wrap(self.ufunc.reduceat(unwrap(array), unwrap(index), axis))
+        """As ``numpy.add.reduceat``; CuPy has it for no other function."""
+        if self.ufunc is not np.add:
+            raise TypeError(f"CuPy has no {self.__name__}.reduceat")
+        return _perform(self.__name__, self.ufunc.reduceat, (array, index, axis), {})
 
     def accumulate(self, array: EmulatedArray, **kwargs: Any) -> Any:
         """As ``numpy.ufunc.accumulate``."""
-        return wrap(self.ufunc.accumulate(unwrap(array), **unwrap(kwargs)))
+        return _perform(self.__name__, self.ufunc.accumulate, (array,), kwargs)
 
 
 class EmulatedNumPy:
@@ -266,7 +324,7 @@ def _from_host(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def make(data: Any, *args: Any, **kwargs: Any) -> EmulatedArray:
         if isinstance(data, EmulatedArray):
-            return wrap(function(data.host, *args, **kwargs))
+            return _perform(function.__name__, function, (data, *args), kwargs)
         if isinstance(data, list | tuple):
             return wrap(
                 function([unwrap(d) if isinstance(d, EmulatedArray) else d for d in data], *args, **kwargs)

@@ -24,6 +24,7 @@ from minidl.kernels.cuda.device import (
     scalar,
 )
 from minidl.kernels.emulator import build
+from minidl.kernels.emulator.recording import later
 from minidl.kernels.emulator.translate import Translation, place_of, translate
 
 POISON = np.uint16(0xFFFE)
@@ -191,7 +192,28 @@ class EmulatedDevice:
             raise ValueError(
                 f"{function.name}: {total} bytes of shared memory, the device allows {self.shared_limit} for a block"
             )
-        values, ranges = self._arguments(function, args)
+        values, arrays = self._arguments(function, args)
+
+        def run() -> None:
+            self._run(function, g, b, shared_bytes, values, arrays)
+
+        if not later(run):
+            run()
+
+    def _run(
+        self,
+        function: Function,
+        g: tuple[int, int, int],
+        b: tuple[int, int, int],
+        shared_bytes: int,
+        values: Sequence[np.ndarray],
+        arrays: Sequence[np.ndarray],
+    ) -> None:
+        """Run a launch that was checked; ``values`` are the bytes of its arguments, ``arrays`` what they point to."""
+        handle: _Handle = function.handle
+        translation = handle.library.translation
+        reached = (*arrays, *_addressed.values())
+        ranges = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in reached]
         pointers = (ctypes.c_void_p * max(len(values), 1))(*[v.ctypes.data for v in values])
         spans = np.array(sorted([*ranges, *handle.library.constants]), np.uint64).reshape(-1)
         holes = np.array(translation.holes, np.uint32).reshape(-1)
@@ -219,9 +241,9 @@ class EmulatedDevice:
 
     def _arguments(
         self, function: Function, args: Sequence[Any]
-    ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        """The bytes of each argument, and where the arrays lie that the kernel may touch."""
-        values, ranges = [], []
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The bytes of each argument, and the arrays among them."""
+        values, arrays = [], []
         for position, arg in enumerate(args):
             if arg is None:
                 values.append(np.zeros((), np.uint64))
@@ -229,12 +251,10 @@ class EmulatedDevice:
                 check_pointer(function, position, arg)
                 host = self._host(arg)
                 values.append(np.array(host.ctypes.data, np.uint64))
-                ranges.append((host.ctypes.data, host.ctypes.data + host.nbytes))
+                arrays.append(host)
             else:
                 values.append(np.ascontiguousarray(scalar(function, position, arg)))
-        for array in list(_addressed.values()):
-            ranges.append((array.ctypes.data, array.ctypes.data + array.nbytes))
-        return values, ranges
+        return values, arrays
 
     def _is_array(self, arg: Any) -> bool:
         return isinstance(arg, np.ndarray) and arg.dtype.names is None

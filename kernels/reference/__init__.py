@@ -22,6 +22,7 @@ from minidl.kernels.reference.optim import Optimizers
 from minidl.kernels.reference.pair_loss import PairLosses
 from minidl.kernels.reference.pool import Pooling
 from minidl.kernels.reference.resample import Resampling
+from minidl.kernels.reference.scatter import Scattering
 from minidl.kernels.reference.standardize import Standardisation
 from minidl.kernels.reference.windows import Windows
 
@@ -35,6 +36,7 @@ class ReferenceBackend(
     AdaptiveMaximum,
     Windows,
     Resampling,
+    Scattering,
     Normalisation,
     Standardisation,
     Losses,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.conv import tap_windows
 from minidl.kernels.reference.half import in_float32
+from minidl.kernels.reference.scatter import Scattering
 
 Window: TypeAlias = tuple[Pair, Pair, Pad, Pair]
 """kernel, stride, pad and dilation of a pooling window."""
@@ -40,7 +41,7 @@ def window_counts(
     return counts
 
 
-class Pooling:
+class Pooling(Scattering):
     """The pooling family of the reference back end."""
 
     xp: Any
@@ -93,14 +94,12 @@ class Pooling:
         xp = self.xp
         expect_ndim("max_pool2d_scatter", "gy", gy, 4)
         expect_shape("max_pool2d_scatter", "index", index, gy.shape)
-        n, oh, ow, c = gy.shape
+        n, _, _, c = gy.shape
         area = input_hw[0] * input_hw[1]
         self._check_index("max_pool2d_scatter", index, area)
-        gx = xp.zeros((n, area, c), gy.dtype)
-        images = xp.arange(n).reshape(n, 1, 1)
-        channels = xp.arange(c).reshape(1, 1, c)
-        xp.add.at(gx, (images, index.reshape(n, oh * ow, c), channels), gy.reshape(n, oh * ow, c))
-        return gx.reshape(n, *input_hw, c)
+        images = xp.arange(n).reshape(n, 1, 1, 1)
+        places = (images * area + index) * c + xp.arange(c)
+        return self.scatter_add(gy.reshape(-1, 1), places.reshape(-1), n * area * c).reshape(n, *input_hw, c)
 
     def max_pool2d_gather(self, x: Array, index: Array) -> Array:
         """y[n, i, j, c] = x[n, index // W, index % W, c] for index (N, OH, OW, C).

@@ -88,10 +88,10 @@ class _Statistics(Module):
         """One batch more; the share that its statistics get."""
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.num_batches_tracked is not None and not is_recomputing():
-            seen = self.num_batches_tracked.item() + 1
+            self.num_batches_tracked.data += 1  # where it lies: nobody waits for a device to count
+            self.num_batches_tracked.mark_changed()
             if self.momentum is None:
-                momentum = 1.0 / seen
-            init.constant_(self.num_batches_tracked, seen)
+                momentum = 1.0 / self.num_batches_tracked.item()
         return momentum
 
     def _expect(self, x: Tensor, channel: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels.capturing import perhaps
 from minidl.ops._common import expect_floating, expect_same_dtype
 from minidl.ops.dropout import dropout
 from minidl.ops.elementwise import where
@@ -44,7 +45,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Any, scale: float, op: s
         seen = array != -np.inf
         scores = scores + (mask if isinstance(mask, Tensor) else Tensor._wrap(array))
     blind = ~seen.any(-1, keepdims=True)
-    if not blind.any():
+    if not perhaps(blind):
         return softmax(scores, -1)
     zero = fill(scores, 0)
     return where(blind, zero, softmax(where(blind, zero, scores), -1))

@@ -9,10 +9,11 @@ import numpy as np
 from minidl.autograd import Function
 from minidl.autograd.function import expect_broadcast
 from minidl.kernels import devices
+from minidl.kernels.capturing import may_read
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
-from minidl.ops.movement import expand, fixed_index, getitem, permute
-from minidl.ops.promotion import as_tensor, beside, cast, constant, fill, result_type, widened
+from minidl.ops.movement import add_at, expand, fixed_index, getitem, permute
+from minidl.ops.promotion import as_tensor, beside, cast, constant, fill, result_type
 from minidl.tensor import Tensor
 
 
@@ -46,10 +47,7 @@ class ScatterAdd(Function):
         self.dim, self.index, self.shape = dim, index, shape
 
     def forward(self, x: Array) -> Array:
-        values = widened(x)
-        out = devices.module_of(x).zeros(self.shape, values.dtype)
-        np.add.at(out, _places(self.index, self.dim), values)
-        return out.astype(x.dtype, copy=False)
+        return add_at(self.shape, _places(self.index, self.dim), x)
 
     def backward(self, grad: Tensor) -> Tensor:
         return Gather(self.dim, self.index)(grad)
@@ -65,7 +63,7 @@ def _index_of(op: str, index: Any, x: Tensor | None = None) -> Array:
 
 
 def _expect_inside(op: str, index: Array, size: int, along: int) -> None:
-    if index.size and (index.min() < 0 or index.max() >= size):
+    if may_read() and index.size and (index.min() < 0 or index.max() >= size):
         wrong = int(index.min() if index.min() < 0 else index.max())
         raise IndexError(f"{op}: index {wrong} is out of range for dim {along} with size {size}")
 
@@ -245,7 +243,7 @@ def one_hot(labels: Any, num_classes: int = -1) -> Tensor:
         classes = int(array.max()) + 1
     if classes < 1:
         raise ValueError(f"one_hot: num_classes expects at least 1, or -1, got {num_classes}")
-    if array.size and (array.min() < 0 or array.max() >= classes):
+    if may_read() and array.size and (array.min() < 0 or array.max() >= classes):
         raise ValueError(f"one_hot: labels lie outside of [0, {classes})")
     return Tensor._wrap((array[..., None] == devices.module_of(array).arange(classes)).astype(np.int64))
 

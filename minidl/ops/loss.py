@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
+from minidl.kernels import devices
 from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.losses import expect_constant, soft_cross_entropy
 from minidl.ops.movement import permute, reshape, unsqueeze
@@ -75,6 +76,10 @@ def cross_entropy(
         reduction: "mean", "sum" or "none" (a loss for each target).
         label_smoothing: share of the target taken from the class and spread evenly over all (Szegedy et al.
             2016).
+
+    Raises:
+        ValueError: a target in main memory is no class. One that lies on a device already is not waited for: there its
+            loss, and so the mean, is NaN.
     """
     op = "cross_entropy"
     expect_floating(op, "logits", logits)
@@ -82,7 +87,8 @@ def cross_entropy(
         lifted = target[None] if isinstance(target, Tensor) else np.asarray(target)[None]
         loss = cross_entropy(unsqueeze(logits, 0), lifted, weight, ignore_index, reduction, label_smoothing)
         return reshape(loss, ()) if loss.ndim else loss
-    labels = beside(target, logits)
+    labels = target.data if isinstance(target, Tensor) else target
+    labels = labels if devices.is_array(labels) else np.asarray(labels)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: reduction expects 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0.0 <= label_smoothing <= 1.0:
@@ -93,7 +99,7 @@ def cross_entropy(
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
     if labels.shape == logits.shape and labels.dtype.kind not in "iub" and logits.ndim > 1:
-        soft = target if isinstance(target, Tensor) else Tensor._wrap(labels)
+        soft = target if isinstance(target, Tensor) else Tensor._wrap(beside(labels, logits))
         return soft_cross_entropy(logits, soft, weight, reduction, label_smoothing)
     if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
@@ -104,9 +110,11 @@ def cross_entropy(
         raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
     expect_constant(op, "weight", weight)
     flat = labels.astype(np.int64, order="C").reshape(-1)  # backward reads it: not the caller's array
-    wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
-    if wrong.any():
-        raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
+    if isinstance(flat, np.ndarray):  # a label on a device would have to be waited for: its loss is NaN
+        wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
+        if wrong.any():
+            raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
+    flat = beside(flat, logits)
     rows = logits
     if logits.ndim > 2:
         rows = reshape(permute(logits, (0, *range(2, logits.ndim), 1)), (flat.size, classes))
@@ -119,8 +127,5 @@ def cross_entropy(
     total = sum(losses)
     if reduction == "sum":
         return total
-    return (
-        total / float(node.row_weight.sum(dtype=np.float64))
-        if node.row_weight.any()
-        else total * float("nan")
-    )
+    counted = node.row_weight.sum(dtype=np.float64)  # 0 where every target is ignored: then 0 / 0
+    return total / Tensor._wrap(counted.astype(logits.dtype))

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled
+from minidl.kernels.capturing import may_read
 from minidl.kernels.reference.pair_loss import PairLoss
 from minidl.ops._common import Array, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.activations import logsigmoid
@@ -207,7 +208,7 @@ def binary_cross_entropy(
     """
     op = "binary_cross_entropy"
     t = _target(op, x, target)
-    if x.size and not (x.data.min() >= 0 and x.data.max() <= 1):
+    if may_read() and x.size and not (x.data.min() >= 0 and x.data.max() <= 1):
         raise ValueError(f"{op}: x expects values in [0, 1], got {x.data.min()} to {x.data.max()}")
     loss = BinaryCrossEntropy()(x, t)
     return reduced(op, loss if weight is None else loss * weight, reduction)
@@ -279,7 +280,7 @@ def nll_loss(
         raise ValueError(f"{op}: weight expects shape ({classes},), got {weight.shape}")
     kept = labels != ignore_index
     wrong = kept & ((labels < 0) | (labels >= classes))
-    if wrong.any():
+    if may_read() and wrong.any():
         raise ValueError(f"{op}: target {int(labels[wrong][0])} is not a class index in [0, {classes})")
     safe = np.where(kept, labels, 0)
     factor = kept.astype(x.dtype)
@@ -295,8 +296,8 @@ def nll_loss(
         return reshape(loss, ())
     if reduction != "mean":
         return reduced(op, loss, reduction)
-    total = float(factor.sum(dtype=np.float64))
-    return sum(loss) / total if kept.any() else sum(loss) * float("nan")
+    counted = factor.sum(dtype=np.float64)  # 0 where every target is ignored: then 0 / 0
+    return sum(loss) / Tensor._wrap(counted.astype(x.dtype))
 
 
 def soft_cross_entropy(

@@ -100,20 +100,34 @@ class Put(Function):
 
     def forward(self, x: Array) -> Array:
         once = _is_basic(self.index)
-        values = x if once else widened(x)
+        if not once:
+            return add_at(self.shape, self.index, x)
         out = (
-            devices.module_of(x).zeros(self.shape, values.dtype)
+            devices.module_of(x).zeros(self.shape, x.dtype)
             if x.ndim != len(self.shape)
-            else _zeros_like_layout(values, self.shape)
+            else _zeros_like_layout(x, self.shape)
         )
-        if once:
-            out[self.index] = values
-        else:
-            np.add.at(out, self.index, values)
-        return out.astype(x.dtype, copy=False)
+        out[self.index] = x
+        return out
 
     def backward(self, grad: Tensor) -> Tensor:
         return GetItem(self.index)(grad)
+
+
+def add_at(shape: tuple[int, ...], index: Any, x: Array) -> Array:
+    """Zeros of a shape with x added at an index of any kind; where it occurs several times, in order, in float32."""
+    values = widened(x)
+    xp = devices.module_of(x)
+    if isinstance(values, np.ndarray):
+        like = values.ndim == len(shape)
+        out = _zeros_like_layout(values, shape) if like else np.zeros(shape, values.dtype)
+        np.add.at(out, index, values)
+    else:
+        size = math.prod(shape)
+        places = xp.arange(size).reshape(shape)[index]
+        flat = np.broadcast_to(values, places.shape).reshape(-1, 1)
+        out = kernels.backend(x).scatter_add(flat, places.reshape(-1), size).reshape(shape)
+    return out.astype(x.dtype, copy=False)
 
 
 class Cat(Function):

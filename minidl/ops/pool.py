@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.kernels.capturing import may_read
 from minidl.ops._common import Array, Pad2d, Pair, nchw, nhwc, pad2d, pair
 from minidl.ops._windows import with_batch, without_batch
 from minidl.ops.elementwise import mask
@@ -333,7 +334,7 @@ def max_unpool2d(
     out_hw = pair(op, "output_size", size, 1)
     if any(abs(o - d) >= s for o, d, s in zip(out_hw, default, strides, strict=True)):
         raise ValueError(f"{op}: output_size expects {tuple(default)} give or take a stride, got {out_hw}")
-    if index.size and (index.min() < 0 or index.max() >= out_hw[0] * out_hw[1]):
+    if may_read() and index.size and (index.min() < 0 or index.max() >= out_hw[0] * out_hw[1]):
         raise ValueError(f"{op}: indices expects values in [0, {out_hw[0] * out_hw[1]}), got some outside")
     places = nhwc(index).astype(np.int32, order="C")
     return without_batch(MaxPoolScatter(places, out_hw, None)(_last_wins(x, places, out_hw)), single)

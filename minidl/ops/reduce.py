@@ -12,6 +12,7 @@ from minidl import kernels
 from minidl.autograd import Function
 from minidl.dtypes import accumulation_dtype, is_floating, is_half
 from minidl.kernels import devices
+from minidl.kernels.capturing import perhaps
 from minidl.ops._common import Array, axes, axis, expect_floating
 from minidl.ops.arithmetic import abs, div, pow, where
 from minidl.ops.movement import cat, expand, narrow, reshape
@@ -68,7 +69,7 @@ class Amax(Function):
         best = self._output
         hit = x.data == best
         lost = np.isnan(best)
-        if lost.any():
+        if perhaps(lost):
             hit |= np.isnan(x.data) & lost  # NaN equals nothing, itself included
         share = hit / hit.sum(self.dims, keepdims=True)
         return expand(grad, x.shape) * Tensor._wrap(share.astype(x.dtype))
@@ -231,7 +232,7 @@ def _root(total: Tensor, p: float) -> Tensor:
     zero = total.data == 0
     positive = where(zero, fill(total, 1), total)
     root = sqrt(positive) if p == 2 else pow(positive, 1.0 / p)
-    return where(zero, fill(total, 0), root) if zero.any() else root
+    return where(zero, fill(total, 0), root) if perhaps(zero) else root
 
 
 # --- products -----------------------------------------------------------------------------------------------

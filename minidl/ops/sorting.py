@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl.kernels.capturing import perhaps
 from minidl.ops._common import Array, axis
 from minidl.ops.indexing import gather
 from minidl.ops.movement import narrow
@@ -139,6 +140,6 @@ def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         return _scalar(x)
     index = narrow(argsort(x, along), along, (size - 1) // 2, 1).data
     lost = x.data != x.data
-    if lost.any():
+    if perhaps(lost):
         index = np.where(lost.any(along, keepdims=True), lost.argmax(along, keepdims=True), index)
     return _best("median", x, along, keepdim, Tensor._wrap(index))

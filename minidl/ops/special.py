@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels.capturing import perhaps
+
 Array = Any
 
 # erf(x) / x in powers of x*x, for |x| <= 1: the Chebyshev expansion on [0, 1] written out in powers.
@@ -52,7 +54,7 @@ def erf_array(x: Array) -> Array:
     inner = np.minimum(size, kind(1))
     near = x * _polynomial(small, inner * inner)
     beyond = size > 1
-    if not beyond.any():
+    if not perhaps(beyond):
         return near
     outer = np.clip(size, kind(1), kind(_ONE))
     w = kind(1.5) * (outer - kind(2)) / (outer + kind(2)) - kind(0.5)

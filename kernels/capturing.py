@@ -1,0 +1,138 @@
+"""A step that is being recorded to be replayed: what everything that takes part in it asks and tells.
+
+While a thread records (:func:`minidl.compile_step`), launches go into a graph instead of running. So what a launch
+would take from the host must be told apart: a number that stays is part of the graph, one that changes is *fed* to it
+before each replay (:meth:`Capture.feed`), and a value read from the device is an error (:func:`refuse`), because it is
+not there yet.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from minidl.kernels.devices import Place
+
+_OWN = (str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "minidl"))
+
+
+class CaptureError(RuntimeError):
+    """A step does what a captured step cannot: reads a value of the device, or draws numbers that would not change."""
+
+
+class Capture:
+    """A recorded step: what is done on the host before each replay, and what its launches refer to.
+
+    Args:
+        place: the device on which it is recorded.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._before: list[Callable[[], None]] = []
+        self._held: list[Any] = []
+        self._replay: Callable[[], None] | None = None
+        self._fresh = False
+
+    def hold(self, *values: Any) -> None:
+        """Keep these alive as long as the recording, which has their addresses."""
+        self._held.extend(values)
+
+    def holds(self, value: Any) -> bool:
+        """Whether this object is held."""
+        return any(value is held for held in self._held)
+
+    def before_replay(self, action: Callable[[], None]) -> None:
+        """Do this on the host before every replay but the first, in the order of these calls: the recording itself was
+        the step that the first replay makes."""
+        self._before.append(action)
+
+    def feed(self, make: Callable[[], np.ndarray]) -> Any:
+        """An array of the device that holds what ``make`` returns, called anew for each replay.
+
+        Every call must return the same shape, dtype and strides.
+        """
+        with _suspended():
+            array = self.place.put(make())
+        self.hold(array)
+        self.before_replay(lambda: self.place.write(array, make()))
+        return array
+
+    def record(self, run: Callable[[], Any]) -> Any:
+        """Record the launches of ``run`` and return what it returns; nothing is computed before :meth:`replay`.
+
+        Raises:
+            CaptureError: ``run`` does what cannot be recorded.
+        """
+        if active() is not None:
+            raise CaptureError("a captured step inside a captured step")
+        _local.capture = self
+        try:
+            result, self._replay = self.place.record(run)
+        finally:
+            _local.capture = None
+        self._fresh = True
+        return result
+
+    def replay(self) -> None:
+        """Start the recorded launches."""
+        assert self._replay is not None
+        if not self._fresh:
+            for action in self._before:
+                action()
+        self._fresh = False
+        self._replay()
+
+
+class _Local(threading.local):
+    capture: Capture | None = None
+
+
+_local = _Local()
+
+
+def active() -> Capture | None:
+    """What this thread is recording, if it is."""
+    return _local.capture
+
+
+@contextmanager
+def _suspended() -> Iterator[None]:
+    """For what the host does by itself while a step is recorded."""
+    before, _local.capture = _local.capture, None
+    try:
+        yield
+    finally:
+        _local.capture = before
+
+
+def refuse(what: str, instead: str = "return the tensor, and read it after the call") -> None:
+    """Raise CaptureError while this thread records: ``what`` cannot be done in a captured step."""
+    if _local.capture is not None:
+        raise CaptureError(f"{what} inside a captured step{_where()}; {instead}")
+
+
+def may_read() -> bool:
+    """Whether values of a device may be looked at, to check them: not while a step is recorded."""
+    return _local.capture is None
+
+
+def perhaps(flags: Any) -> bool:
+    """Whether any flag of an array is set. On a device, which would have to be waited for: yes, so that what follows
+    must be right in both cases."""
+    return bool(flags.any()) if isinstance(flags, np.ndarray | np.generic) else True
+
+
+def _where() -> str:
+    """The innermost line of the stack that is not the library's own."""
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith(_OWN):
+            return f" ({Path(frame.filename).name}:{frame.lineno})"
+    return ""
