@@ -41,6 +41,7 @@ from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.semi import FixMatchLoader, cluster_labels, fixmatch_loss, spread_labels
 from minidl.semi.spread import standardised
+from minidl.training import plots
 
 LABELS = (10, 50, 100)
 WAYS = (
@@ -279,9 +280,7 @@ def report(folder: Path, runs: list[dict[str, Any]]) -> str:
 
 
 def _plot(means: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    figure = plots.new_figure(8, 5)
     axes = figure.subplots()
     for number, (way, points) in enumerate(means.items()):
         counts, middle, spread = zip(*points, strict=True)
@@ -295,7 +294,7 @@ def _plot(means: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
     axes.set_title("Fashion-MNIST, the same small encoder, mean and standard deviation over the seeds")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    plots.save_figure(figure, path)
 
 
 def main() -> None:

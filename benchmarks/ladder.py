@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.pages import write_table
 from benchmarks.timing import Timing, interleave
 from minidl import kernels
 from minidl.kernels.ladder import STEPS, Step
 from minidl.kernels.ladder.cpu.common import output_size, padded
 from minidl.kernels.ladder.cpu.step3_im2col import im2col
+from minidl.training import plots
 
 DOCS = Path(__file__).parents[1] / "docs"
+BEGIN = "<!-- ladder -->"
 SHAPES = {  # title: images, size, channels in and out; 3x3 windows, padding 1
     "56x56, 64 channels": (4, 56, 64),
     "28x28, 128 channels": (4, 28, 128),
@@ -141,23 +143,13 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of each step's GFLOP/s per thread on a logarithmic axis, the limit and PyTorch as lines.
-
-    Raises:
-        SystemExit: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit("The plot needs matplotlib: pip install 'minidl[cli]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Bars of each step's GFLOP/s per thread on a logarithmic axis, the limit and PyTorch as lines."""
     speeds, limits = result["speeds"], result["limits"]
     threads = max(1, round(limits["all"] / limits["one"]))
     titles = list(speeds)
     names = list(speeds[titles[0]])[: len(STEPS)]
-    figure, axes = pyplot.subplots(figsize=(10, 4.6), layout="constrained")
+    figure = plots.new_figure(10, 4.6)
+    axes = figure.subplots()
     width = 0.8 / len(titles)
     for t, title in enumerate(titles):
         heights = [speeds[title][n] / (threads if n == names[-1] else 1) for n in names]
@@ -175,30 +167,15 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.legend(fontsize=8, loc="lower right", framealpha=1)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(
-        temporary, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
-    )
-    temporary.replace(path)
-    pyplot.close(figure)
+    plots.save_figure(figure, path)
 
 
 def write_docs(result: dict[str, Any]) -> None:
-    """Replace the table in docs/convolution.md and the plot beside it."""
-    page = DOCS / "convolution.md"
-    text = page.read_text(encoding="utf8")
-    new, count = re.subn(
-        r"(<!-- ladder -->\n).*?(<!-- end -->)",
-        lambda match: match[1] + "\n".join(table(result)) + "\n" + match[2],
-        text,
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        raise SystemExit(f"{page} has no place for the table: <!-- ladder --> ... <!-- end -->")
+    """Replace the table in docs/convolution.md and the plot beside it. SystemExit when matplotlib is not installed."""
+    if not plots.have_matplotlib():
+        raise SystemExit("The plot needs matplotlib: pip install 'minidl[cli]'")
+    write_table(DOCS / "convolution.md", BEGIN, table(result))
     plot(result, DOCS / "pictures" / "ladder.png")
-    temporary = page.with_suffix(".tmp")
-    temporary.write_text(new, encoding="utf8")
-    temporary.replace(page)
 
 
 def main() -> None:

@@ -11,13 +11,13 @@ banks. Counts do not depend on the machine: they are a property of the kernel.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import write_table
 from minidl.kernels.emulator import EmulatedDevice
 from minidl.kernels.ladder.cuda import STEPS, Step
 
@@ -105,18 +105,7 @@ def main() -> None:
     lines = table(card)
     print("\n".join(lines))
     if args.docs:
-        text = PAGE.read_text(encoding="utf8")
-        text, found = re.subn(
-            r"(<!-- ladder -->\n).*?(<!-- end -->)",
-            lambda match: match[1] + "\n".join(lines) + "\n" + match[2],
-            text,
-            flags=re.DOTALL,
-        )
-        if found != 1:
-            raise SystemExit(f"{PAGE} has no place for the table: <!-- ladder --> ... <!-- end -->")
-        temporary = PAGE.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf8")
-        temporary.replace(PAGE)
+        write_table(PAGE, "<!-- ladder -->", lines)
 
 
 if __name__ == "__main__":

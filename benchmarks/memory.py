@@ -9,6 +9,7 @@ weights, gradients, activations, buffers that are kept for the next step.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import subprocess
@@ -24,13 +25,10 @@ STEPS = 4
 
 def _status(field: str) -> int | None:
     """A field of Linux' /proc/self/status in bytes."""
-    try:
-        with open("/proc/self/status", encoding="utf8") as status:
-            for line in status:
-                if line.startswith(field + ":"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf8") as status:  # not on Linux
+        for line in status:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
     return None
 
 

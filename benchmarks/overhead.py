@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,10 @@ def measure(turns: int = 40) -> list[dict[str, Any]]:
 
     array = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
     sides = {"minidl": (minidl.Tensor(array, requires_grad=True), minidl.Tensor(array))}
-    try:
+    if find_spec("torch") is not None:
         import torch
 
         sides["torch"] = (torch.tensor(array, requires_grad=True), torch.tensor(array))  # type: ignore[assignment]
-    except ImportError:
-        pass
     rows = []
     for name, step in CHAINS.items():
         found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}

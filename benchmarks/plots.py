@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks import machine, report
 from benchmarks.timing import Timing
+from minidl.training.plots import have_matplotlib, new_figure, save_figure
 
 COLORS = {
     "minidl": "#1b6ca8",
@@ -20,9 +21,10 @@ COLORS = {
 }
 
 
-def _networks(plt: Any, data: dict[str, Any], path: Path) -> None:
+def _networks(data: dict[str, Any], path: Path) -> None:
     rows = data["networks"]
-    figure, axes = plt.subplots(figsize=(10, 0.9 * len(rows) + 1.5), layout="constrained")
+    figure = new_figure(10, 0.9 * len(rows) + 1.5)
+    axes = figure.subplots()
     height = 0.8 / len(COLORS)
     for n, (name, color) in enumerate(COLORS.items()):
         places = [
@@ -35,14 +37,13 @@ def _networks(plt: Any, data: dict[str, Any], path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("speed, minidl = 1 (longer is faster)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    _save(plt, figure, data, path)
+    _save(figure, data, path)
 
 
-def _convolutions(plt: Any, data: dict[str, Any], path: Path) -> None:
+def _convolutions(data: dict[str, Any], path: Path) -> None:
     names = list(dict.fromkeys(row["convolution"] for row in data["convolution"]))
-    figure, all_axes = plt.subplots(
-        1, 3, figsize=(13, 0.24 * len(names) + 1.8), sharey=True, layout="constrained"
-    )
+    figure = new_figure(13, 0.24 * len(names) + 1.8)
+    all_axes = figure.subplots(1, 3, sharey=True)
     for axes, direction in zip(all_axes, report.DIRECTIONS, strict=True):
         rows = [r for r in data["convolution"] if r["direction"] == direction and report.torch_modes(r)]
         places = np.array([names.index(r["convolution"]) for r in rows])
@@ -63,13 +64,12 @@ def _convolutions(plt: Any, data: dict[str, Any], path: Path) -> None:
     figure.legend(
         *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
     )
-    _save(plt, figure, data, path)
+    _save(figure, data, path)
 
 
-def _save(plt: Any, figure: Any, data: dict[str, Any], path: Path) -> None:
+def _save(figure: Any, data: dict[str, Any], path: Path) -> None:
     figure.suptitle(machine.line(data["machine"]), fontsize=6)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def write(data: dict[str, Any], folder: Path) -> list[Path]:
@@ -78,18 +78,13 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'minidl[cli]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    if not have_matplotlib():
+        raise ImportError("pictures need matplotlib: pip install 'minidl[cli]'")
     written = []
     if data.get("networks"):
         written.append(folder / "networks.png")
-        _networks(plt, data, written[-1])
+        _networks(data, written[-1])
     if any(report.speed_ups(data, d) for d in report.DIRECTIONS):
         written.append(folder / "convolution.png")
-        _convolutions(plt, data, written[-1])
+        _convolutions(data, written[-1])
     return written

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.pages import write_table
 from benchmarks.timing import Timing
 
 Row = dict[str, Any]
 
-BEGIN, END = "<!-- benchmark figures -->", "<!-- end -->"
+BEGIN = "<!-- benchmark figures -->"
 RUNTIMES = ("ONNX Runtime", "OpenVINO")
 HALVES = ("minidl bf16", "OpenVINO bf16")
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
@@ -247,63 +248,38 @@ def readme_table(data: Row) -> list[str]:
     ]
     for part, suffix in (("networks", ""), ("avx2", ", both sides limited to AVX2")):
         for row in data.get(part, []):
-            ratios = []
-            for names in (torch_modes(row), *([r] for r in RUNTIMES)):
-                found = against(row, names)
-                ratios.append(f"{found[1]:.2f}" if found else "-")
-            out.append(_cells(row["network"] + suffix, f"{median(row) * 1e3:.1f} ms", *ratios))
-            if "minidl bf16" in row["seconds"]:
-                milliseconds = f"{median(row, 'minidl bf16') * 1e3:.1f} ms"
-                against_float32 = (
-                    f"- ({_times_as_fast(row, 'minidl bf16', 'minidl')} times minidl in float32)"
-                )
-                ratio = _times_as_fast(row, *HALVES) or "-"
-                out.append(
-                    _cells(f"{row['network']}{suffix}, bfloat16", milliseconds, against_float32, "-", ratio)
-                )
+            out += _readme_network(row, suffix)
     for direction in DIRECTIONS:
-        ratios_of = speed_ups(data, direction)
-        if ratios_of:
-            shares = [
-                roofline(r, data["bandwidth"])[0] for r in data["convolution"] if r["direction"] == direction
-            ]
+        ratios = speed_ups(data, direction)
+        if ratios:
+            rows = [r for r in data["convolution"] if r["direction"] == direction]
+            shares = [roofline(row, data["bandwidth"])[0] for row in rows]
             share = f"{min(shares):.0%} to {max(shares):.0%} of multiply-adds"
-            spread = (
-                f"{geometric_mean(ratios_of):.2f} (lowest {ratios_of[0]:.2f}, highest {ratios_of[-1]:.2f})"
-            )
-            out.append(_cells(f"convolution, {direction}, {len(ratios_of)} shapes", share, spread, "-", "-"))
+            spread = f"{geometric_mean(ratios):.2f} (lowest {ratios[0]:.2f}, highest {ratios[-1]:.2f})"
+            out.append(_cells(f"convolution, {direction}, {len(ratios)} shapes", share, spread, "-", "-"))
     for row in data.get("memory", []):
         least = min((v for k, v in row["peak"].items() if k != "minidl"), default=None)
         times = f"{row['peak']['minidl'] / least:.2f} times its memory" if least else "-"
-        out.append(
-            _cells(
-                f"{row['network']}, peak memory", f"{row['peak']['minidl'] / 2**20:.0f} MiB", times, "-", "-"
-            )
-        )
+        peak = f"{row['peak']['minidl'] / 2**20:.0f} MiB"
+        out.append(_cells(f"{row['network']}, peak memory", peak, times, "-", "-"))
     for row in data.get("startup", []):
-        out.append(
-            _cells(
-                f"`{row['what'].split(',')[0]}`{row['what'][len(row['what'].split(',')[0]) :]}",
-                f"{statistics.median(row['seconds']):.2f} s",
-                "-",
-                "-",
-                "-",
-            )
-        )
+        command, comma, rest = row["what"].partition(",")
+        seconds = f"{statistics.median(row['seconds']):.2f} s"
+        out.append(_cells(f"`{command}`{comma}{rest}", seconds, "-", "-", "-"))
     return out
 
 
-def replace_between(text: str, lines: Sequence[str]) -> str:
-    """``text`` with the lines between its markers replaced.
-
-    Raises:
-        ValueError: a marker is missing.
-    """
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
-        raise ValueError(f"expected the markers {BEGIN} and {END}")
-    return "\n".join([before + BEGIN, *lines, END]) + after
+def _readme_network(row: Row, suffix: str) -> list[str]:
+    """The README's rows of a network: in float32, and in bfloat16 where that was measured."""
+    found = [against(row, names) for names in (torch_modes(row), *([r] for r in RUNTIMES))]
+    ratios = [f"{f[1]:.2f}" if f else "-" for f in found]
+    lines = [_cells(row["network"] + suffix, f"{median(row) * 1e3:.1f} ms", *ratios)]
+    if "minidl bf16" in row["seconds"]:
+        own = f"- ({_times_as_fast(row, 'minidl bf16', 'minidl')} times minidl in float32)"
+        milliseconds = f"{median(row, 'minidl bf16') * 1e3:.1f} ms"
+        ratio = _times_as_fast(row, *HALVES) or "-"
+        lines.append(_cells(f"{row['network']}{suffix}, bfloat16", milliseconds, own, "-", ratio))
+    return lines
 
 
 def main() -> None:
@@ -315,8 +291,7 @@ def main() -> None:
     data = json.loads(args.results.read_text(encoding="utf8"))
     args.results.with_suffix(".md").write_text(markdown(data), encoding="utf8")
     if args.readme:
-        text = args.readme.read_text(encoding="utf8")
-        args.readme.write_text(replace_between(text, readme_table(data)), encoding="utf8")
+        write_table(args.readme, BEGIN, readme_table(data))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cases, convolution, memory, networks, plots, report
+from benchmarks import cases, convolution, ladder, memory, networks, pages, plots, report
 from benchmarks.timing import Timing, interleave
 
 ROOT = Path(__file__).parents[2]
@@ -135,13 +135,14 @@ def test_tables_have_as_many_cells_as_columns(data: dict[str, Any]) -> None:
     assert len(widths) == 1
 
 
-def test_the_readme_table_is_replaced_between_its_markers(data: dict[str, Any]) -> None:
-    text = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    new = report.replace_between(text, ["a", "b"])
-    assert new == f"before\n{report.BEGIN}\na\nb\n{report.END}\nafter\n"
-    assert report.replace_between(new, ["a", "b"]) == new
-    with pytest.raises(ValueError, match="expected the markers"):
-        report.replace_between("no markers", ["a"])
+def test_the_readme_table_is_replaced_between_its_markers(data: dict[str, Any], tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{pages.END}\nafter\n", encoding="utf8")
+    for _ in range(2):
+        pages.write_table(page, report.BEGIN, ["a", "b"])
+        assert page.read_text(encoding="utf8") == f"before\n{report.BEGIN}\na\nb\n{pages.END}\nafter\n"
+    with pytest.raises(ValueError, match=r"README\.md: expected the markers <!-- other -->"):
+        pages.write_table(page, "<!-- other -->", ["a"])
     assert "| resnet18, peak memory | 100 MiB | 0.50 times its memory | - | - |" in report.readme_table(data)
 
 
@@ -153,8 +154,16 @@ def test_a_busy_machine_is_said(data: dict[str, Any]) -> None:
         assert ("busy (load 7.5" in report.readme_table(loaded)[0]) is said
 
 
-def test_the_readme_has_the_markers() -> None:
-    report.replace_between((ROOT / "README.md").read_text(encoding="utf8"), [])
+@pytest.mark.parametrize(
+    ("page", "begin"),
+    [
+        ("README.md", report.BEGIN),
+        ("docs/convolution.md", ladder.BEGIN),
+        ("docs/convolution-cuda.md", ladder.BEGIN),
+    ],
+)
+def test_the_pages_have_the_markers(page: str, begin: str) -> None:
+    pages.replace_between((ROOT / page).read_text(encoding="utf8"), begin, [])
 
 
 def test_results_without_anybody_else_are_tables_too(data: dict[str, Any]) -> None:
