@@ -9,6 +9,9 @@ Loops, from the outside in, and where their operands live::
           tile of output pixels            accumulators in registers
             k in block                     one rank-1 update of the tile
 
+Each update also asks memory for one cache line of what comes later: the next panel's weights, which no other
+access announces, or, where the source is read in place, the next tile's pixels.
+
 The scheme is Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its
 packing of the left operand: the slab takes that place, once for all taps.
 """
@@ -23,6 +26,7 @@ import numpy as np
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.groups import group_fma
+from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far, prefetch
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
     GATHER_SLAB,
@@ -48,6 +52,10 @@ from minidl.kernels.cpu.simd import number, put
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weights import Panels
 from minidl.kernels.reference.checks import Array
+
+MANY_TILES = 16  # that share a panel's weights
+# An output of this many bytes does not stay in the last-level cache beside what else is read: it is written past it.
+STREAM_BYTES = 12 << 20
 
 
 @jit
@@ -118,7 +126,7 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
     0, 0) and from one image, row and column to the next; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
-    zero, fma, add, store = tile.zero, tile.fma, tile.add, tile.store
+    zero, fma, add, store, stream = tile.zero, tile.fma, tile.add, tile.store, tile.stream
     fma_groups: Any = group_fma(dtype, rows, vectors, group) if group else None
     add_row, relu_tile = tile.add_row, tile.relu
     cols = tile.cols
@@ -141,6 +149,7 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
         out: Any,
         outputs: int,
         places: tuple[int, int, int, int],
+        streams: bool,
         panel_parts: int,
         part: int,
         parts: int,
@@ -165,9 +174,16 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
             lines = 1 if g.linear else i_end - i
             length = (i_end - i - 1) * line_pixels + j_end - j if g.linear else j_end - j
             limit = max(limit, length)
+            tiles = (n_end - n) * lines * (-(-length // rows))
             for block in range(last_block + 1):
+                block_row = segments[blocks[block], 2]
                 for panel in range(panel_first, panel_last):
                     width = min(cols, outputs - panel * cols)
+                    later = panel + 1 if panel + 1 < panel_last else panel_first
+                    ahead = address(packed, (later * panel_rows + first_row + block_row) * cols)
+                    ahead_step = packed.itemsize * (-(-cols // tiles))
+                    # Weights that serve many tiles can wait, the first sight of pixels cannot.
+                    pixels_ahead = g.direct and panel == panel_first and tiles > MANY_TILES
                     for item in range((n_end - n) * lines):
                         image, line = item // lines, item % lines
                         origin = out_base + (n + image) * out_image + i * out_row + j * out_col + panel * cols
@@ -176,9 +192,22 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
                             q = min(t, limit - rows)
                             if not g.direct:
                                 q = max(q, 0)
+                            row, col = line, q
+                            whole = q == t and q + rows <= length and width == cols
+                            if g.linear:
+                                row, col = q // line_pixels, q % line_pixels
+                                whole = whole and col + rows <= g.cols
+                            at = origin + row * out_row + col * out_col
+                            if plus and whole and block == last_block:
+                                for r in range(rows):
+                                    for x in range(0, cols, LANES):
+                                        prefetch(residual, at + r * out_col + x)
 
                             acc = zero()
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
+                            if pixels_ahead:
+                                ahead = address(a, a_tile + rows * g.a_col)
+                                ahead_step = rows * a.itemsize
                             for s in range(blocks[block], blocks[block + 1]):
                                 ai = a_tile + segments[s, 0]
                                 bi = (panel * panel_rows + first_row + segments[s, 2] * max(group, 1)) * cols
@@ -187,14 +216,10 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
                                 else:
                                     for k in range(segments[s, 1]):
                                         acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
+                                        fetch_far(ahead)
+                                        ahead += ahead_step
 
-                            row, col = line, q
-                            whole = q == t and q + rows <= length and width == cols
-                            if g.linear:
-                                row, col = q // line_pixels, q % line_pixels
-                                whole = whole and col + rows <= g.cols
                             if whole:
-                                at = origin + row * out_row + col * out_col
                                 if block > 0:
                                     acc = add(acc, out, at, out_col)
                                 if block == last_block:
@@ -203,7 +228,10 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
                                         acc = add(acc, residual, at, out_col)
                                     if relu:
                                         acc = relu_tile(acc)
-                                store(acc, out, at, out_col)
+                                if streams:
+                                    stream(acc, out, at, out_col)
+                                else:
+                                    store(acc, out, at, out_col)
                             else:
                                 store(acc, edge, 0, cols)
                                 pixels = (line, q, t, min(q + rows, length))
@@ -225,6 +253,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
                                     plus,
                                     relu,
                                 )
+        if streams:
+            drain()
 
     return gather
 
@@ -328,6 +358,13 @@ def gather(
     row = np.zeros(plan.bias_size, np.float32 if out.dtype == np.uint16 else out.dtype)
     if bias is not None:
         row[:outputs] = bias
+    vector = simd.target().float_lanes  # numbers that a store of the kernel writes at once
+    streams = (
+        out.nbytes >= STREAM_BYTES
+        and len(plan.blocks) == 2  # else the sums of earlier blocks are read again
+        and not any(place % vector for place in places)
+        and out.ctypes.data % memory.ALIGNMENT == 0
+    )
     launch(
         plan.kernel,
         plan.geometry,
@@ -346,6 +383,7 @@ def gather(
         out.reshape(-1),
         outputs,
         places,
+        streams,
         plan.panel_parts,
         parts=plan.parts,
     )

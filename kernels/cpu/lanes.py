@@ -26,6 +26,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import lower_builtin, models, register_model
 
+from minidl.kernels.cpu.compiler import jit
+
 LANES = 16
 
 intrinsic: Any = _numba_intrinsic  # seen as the kernels call it: without the typing context
@@ -280,18 +282,41 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
 
 
 @intrinsic
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of one element ahead of its use; any index is allowed, nothing is read."""
+def address(typing: Any, array: Any, index: Any) -> Any:
+    """The address of one element, for fetch; any index is allowed."""
     if not _is_array(array):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _INT32, _INT32, _INT32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        read, every_level, data_cache = (ir.Constant(_INT32, value) for value in (0, 3, 1))
-        builder.call(function, [pointer, read, every_level, data_cache])
-        return context.get_dummy_value()
+        return builder.ptrtoint(builder.gep(data, [args[1]]), ir.IntType(64))
 
-    return types.void(array, types.intp), generate
+    return types.intp(array, types.intp), generate
+
+
+def _prefetch(level: int) -> Any:
+    def ask(typing: Any, place: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, _INT32, _INT32, _INT32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            read, data_cache = ir.Constant(_INT32, 0), ir.Constant(_INT32, 1)
+            builder.call(function, [pointer, read, ir.Constant(_INT32, level), data_cache])
+            return context.get_dummy_value()
+
+        return types.void(types.intp), generate
+
+    return intrinsic(ask)
+
+
+fetch: Any = _prefetch(3)
+"""fetch(address): ask for the cache line of an address ahead of its use; any address is allowed, nothing is read."""
+
+fetch_far: Any = _prefetch(2)
+"""Like fetch, into the L2 cache alone: for what is used after much else."""
+
+
+@jit
+def prefetch(array: Any, index: int) -> None:
+    """Ask for the cache line of one element ahead of its use; any index is allowed, nothing is read."""
+    fetch(address(array, index))

@@ -196,6 +196,7 @@ class Tile(NamedTuple):
     load: Any  # load(m, mi, stride) -> tile: tile[r, c] = m[mi + r*stride + c]
     add: Any  # add(tile, m, mi, stride) -> tile: tile[r, c] += m[mi + r*stride + c]
     store: Any  # store(tile, m, mi, stride): m[mi + r*stride + c] = tile[r, c]
+    stream: Any  # like store, past the caches: rows start at multiples of a vector's bytes
     add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
     relu: Any  # relu(tile) -> tile: negative elements become 0, NaN stays
 
@@ -243,7 +244,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         value.align = 2
         return _widen_bfloat16(builder, value, lanes)
 
-    def store_sums(builder: Any, array_type: Any, address: Any, value: Any) -> None:
+    def store_sums(builder: Any, array_type: Any, address: Any, value: Any, streaming: bool) -> None:
         align = itemsize
         if array_type.dtype == types.uint16 and machine.dot_bfloat16:
             rounded = ir.VectorType(_BFloat(), lanes)  # one instruction; numbers below 1e-38 become 0
@@ -251,7 +252,12 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
             value, align = builder.bitcast(value, ir.VectorType(ir.IntType(16), lanes)), 2
         elif array_type.dtype == types.uint16:
             value, align = _narrow_bfloat16(builder, value, lanes), 2
-        builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = align
+        instruction = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
+        instruction.align = align
+        if streaming:
+            instruction.align = lanes * (2 if array_type.dtype == types.uint16 else itemsize)
+            one = builder.module.add_metadata([ir.Constant(I32, 1)])
+            instruction.set_metadata("nontemporal", one)
 
     def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
         if x.type != vector and machine.dot_bfloat16:
@@ -323,18 +329,20 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
 
         return kind(kind, c, types.intp, types.intp), generate
 
-    @intrinsic
-    def store(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            acc, c, ci, stride = args
-            base = pointer_to(context, builder, signature.args[1], c, ci)
-            for r, v, place in places:
-                offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
-                address = builder.gep(base, [offset])
-                store_sums(builder, signature.args[1], address, builder.extract_value(acc, place))
-            return context.get_dummy_value()
+    def storing(streaming: bool) -> Any:
+        def store(typing: Any, acc: Any, c: Any, ci: Any, stride: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                acc, c, ci, stride = args
+                base = pointer_to(context, builder, signature.args[1], c, ci)
+                for r, v, place in places:
+                    offset = builder.add(builder.mul(stride, const(r)), const(v * lanes))
+                    value = builder.extract_value(acc, place)
+                    store_sums(builder, signature.args[1], builder.gep(base, [offset]), value, streaming)
+                return context.get_dummy_value()
 
-        return types.void(kind, c, types.intp, types.intp), generate
+            return types.void(kind, c, types.intp, types.intp), generate
+
+        return intrinsic(store)
 
     @intrinsic
     def add_row(typing: Any, acc: Any, row: Any, ri: Any) -> Any:
@@ -360,7 +368,20 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    return Tile(name, rows, vectors, vectors * lanes, zero, fma, load, add, store, add_row, relu)
+    return Tile(
+        name,
+        rows,
+        vectors,
+        vectors * lanes,
+        zero,
+        fma,
+        load,
+        add,
+        storing(False),
+        storing(True),
+        add_row,
+        relu,
+    )
 
 
 def _number_intrinsic(typing: Any, array: Any, index: Any) -> Any:

@@ -236,6 +236,20 @@ def test_small_budgets_cut_images_into_many_chunks(monkeypatch: pytest.MonkeyPat
         weight_grad.plan_weight.cache_clear()
 
 
+@pytest.mark.parametrize("outputs", [64, 72, 40])
+def test_outputs_written_past_the_caches_are_the_same(monkeypatch: pytest.MonkeyPatch, outputs: int) -> None:
+    x, w, bias, gy, place = operands(conv((3, 15, 13, 48), (outputs, 1, 1, 48)), "float32")
+
+    def run() -> tuple[Array, Array]:
+        y = CPU.conv2d(x, w, bias, *place, relu=True, residual=gy)
+        return y, CPU.conv2d_input_grad(gy, w, (15, 13), *place)
+
+    cached = run()
+    monkeypatch.setattr(gather, "STREAM_BYTES", 0)
+    for streamed, expected in zip(run(), cached, strict=True):
+        np.testing.assert_array_equal(streamed, expected)
+
+
 def test_inputs_may_have_any_strides() -> None:
     x, w, bias, gy, options = operands(SHAPES["3x3"], "float32")
     expected = CPU.conv2d(x, w, bias, *options)
