@@ -96,6 +96,6 @@ def streams(array: Array) -> bool:
     return array.nbytes >= STREAM_BYTES and array.ctypes.data % memory.ALIGNMENT == 0
 
 
-def per_channel(array: Array, dtype: Any, fold: int) -> Array:
+def per_channel(array: Array, fold: int) -> Array:
     """A (C,) array repeated `fold` times, so that it lines up with `fold` neighbouring pixels."""
-    return np.tile(np.asarray(array, dtype), fold)
+    return dense(array) if fold == 1 else np.tile(array, fold)

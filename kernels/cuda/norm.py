@@ -117,11 +117,13 @@ class NormMixin(ReferenceBackend):
         y: Array | None = None,
         mean: Array | None = None,
         rstd: Array | None = None,
+        scale: Array | None = None,
+        shift: Array | None = None,
     ) -> Array:
-        """(2, C): the sums of g, which is gy or, where y is given, gy where y > 0, and of g * xhat (0 without x)."""
+        """(2, C): the sums of g, what passes of gy (see the reference), and of g * xhat (0 without x)."""
         device, channels = self.device, cut.channels
         partial = device.empty((cut.slabs, 2, channels), np.float32)
-        self._run("bn_sums", cut, gy, (gy, x, y, mean, rstd, partial, cut.struct()))
+        self._run("bn_sums", cut, gy, (gy, x, y, mean, rstd, scale, shift, partial, cut.struct()))
         total = device.empty((2, channels), np.float32)
         add = device.compile("norm.cu", instances=["bn_add<float>"])["bn_add<float>"]
         device.launch(add, blocks(2 * channels, 128), 128, (partial, total, cut.slabs, 2 * channels))
@@ -151,8 +153,10 @@ class NormMixin(ReferenceBackend):
         needs_x: bool = True,
         needs_residual: bool = True,
         needs_weight: bool = True,
+        affine: tuple[Array, Array] | None = None,
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
-        """Gradients of y = [relu](xhat * weight + bias [+ residual]): (gx, gweight, gbias, gresidual).
+        """Gradients of y = [relu](xhat * weight + bias [+ residual]): (gx, gweight, gbias, gresidual), see the
+        reference.
 
         One pass for the two sums, one for what is made of them; the weights' gradients have the weight's dtype.
         """
@@ -161,27 +165,29 @@ class NormMixin(ReferenceBackend):
         expect_shape(kernel, "gy", gy, x.shape)
         if y is not None:
             expect_shape(kernel, "y", y, x.shape)
+        scale, shift = (None, None) if affine is None or y is not None else affine
+        expect_channels(kernel, x, scale=scale, shift=shift)
         if element(x) is None or not x.size:
-            return super().batch_norm_backward(
-                gy, x, mean, rstd, weight, y, training, needs_x, needs_residual, needs_weight
-            )
+            needs = (needs_x, needs_residual, needs_weight)
+            return super().batch_norm_backward(gy, x, mean, rstd, weight, y, training, *needs, affine)
         device, channels = self.device, x.shape[-1]
         given = gy
         gy, x = operand(device, gy), operand(device, x)
         y = None if y is None else operand(device, y)
         out_dtype = weight.dtype
         mean, rstd, weight = self._float(mean), self._float(rstd), self._float(weight)
+        scale, shift = (None if a is None else self._float(a) for a in (scale, shift))
         cut = grid(device, x.size // channels, channels)
         total = None
         if needs_weight or (needs_x and training):
-            total = self._sums(cut, gy, x, y, mean, rstd)
+            total = self._sums(cut, gy, x, y, mean, rstd, scale, shift)
         gx = device.empty(x.shape, x.dtype) if needs_x else None
-        masked = needs_residual and y is not None
+        masked = needs_residual and (y is not None or scale is not None)
         gresidual = device.empty(x.shape, x.dtype) if masked else given if needs_residual else None
         if needs_x or masked:
             sums = total if training else None
             out = gresidual if masked else None
-            args = (gy, x, y, mean, rstd, weight, sums, gx, out, cut.struct())
+            args = (gy, x, y, mean, rstd, weight, scale, shift, sums, gx, out, cut.struct())
             self._run("bn_gradient", cut, x, args)
         if not needs_weight:
             return gx, None, None, gresidual

@@ -51,6 +51,27 @@ class Normalisation:
             g = xp.where(y > 0, g, xp.zeros((), g.dtype))
         return g, g.sum(axis=tuple(range(g.ndim - 1)), dtype=xp.float64).astype(g.dtype)
 
+    def batch_norm_affine(
+        self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """rstd = 1 / sqrt(var + eps), scale = rstd * weight and shift = bias - mean * scale, all (C,).
+
+        They are rounded once, at the end: an error of theirs would be seen in every pixel.
+        """
+        wide = self.xp.float64
+        rstd = 1.0 / self.xp.sqrt(var.astype(wide) + eps)
+        scale = rstd if weight is None else rstd * weight
+        shift = -mean.astype(wide) * scale
+        if bias is not None:
+            shift = shift + bias
+        return rstd.astype(mean.dtype), scale.astype(mean.dtype), shift.astype(mean.dtype)
+
+    def batch_norm_track(self, running: Array, batch: Array, momentum: float, factor: float = 1.0) -> None:
+        """running += momentum * (batch * factor - running), in place; both (C,). The factor makes a biased variance
+        unbiased."""
+        unbiased = (batch * factor).astype(running.dtype)
+        running += (momentum * (unbiased - running)).astype(running.dtype)
+
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool
     ) -> Array:
@@ -77,12 +98,14 @@ class Normalisation:
         needs_x: bool = True,
         needs_residual: bool = True,
         needs_weight: bool = True,
+        affine: tuple[Array, Array] | None = None,
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
         """Gradients of y = [relu](xhat * weight + bias [+ residual]) with xhat = (x - mean) * rstd.
 
         gy, x and y are (..., C), the others (C,). y is given when the forward ended in ReLU: g is then gy
-        where y > 0 and 0 elsewhere. Returns (gx or None, gweight, gbias, gresidual or None); sums run in
-        float64.
+        where y > 0 and 0 elsewhere. Without a residual ``affine``, the scale and shift of the forward, may be given
+        in its place: y is then x * scale + shift, and need not be read. Returns (gx or None, gweight, gbias,
+        gresidual or None); sums run in float64.
 
             gbias = sum of g over the rows,   gweight = sum of g * xhat,   gresidual = g
             evaluation: gx = weight * rstd * g                             (mean and rstd are constants)
@@ -98,6 +121,9 @@ class Normalisation:
         expect_shape(kernel, "gy", gy, x.shape)
         if y is not None:
             expect_shape(kernel, "y", y, x.shape)
+        elif affine is not None:
+            expect_channels(kernel, x, scale=affine[0], shift=affine[1])
+            y = x * affine[0] + affine[1]
         g = gy if y is None else xp.ascontiguousarray(xp.where(y > 0, gy, xp.zeros((), gy.dtype)))
         axes = tuple(range(x.ndim - 1))
         wide = xp.float64

@@ -3,8 +3,6 @@ pass over memory."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled, is_recomputing
 from minidl.dtypes import float32, is_half
@@ -15,6 +13,16 @@ from minidl.ops.movement import reshape
 from minidl.ops.promotion import cast
 from minidl.ops.reduce import mean, sum
 from minidl.tensor import Tensor
+
+
+def channels_last(a: Array) -> Array:
+    """(N, C, ...) -> (N, ..., C), a view: how kernels see it."""
+    return a.transpose(0, *range(2, a.ndim), 1)
+
+
+def channels_second(a: Array) -> Array:
+    """(N, ..., C) -> (N, C, ...), a view: how users see it."""
+    return a.transpose(0, a.ndim - 1, *range(1, a.ndim - 1))
 
 
 class BatchNorm(Function):
@@ -29,21 +37,14 @@ class BatchNorm(Function):
     def __init__(self, mean: Array, var: Array, eps: float, training: bool, relu: bool) -> None:
         self.mean, self.var = mean, var
         self.eps, self.training, self.relu = eps, training, relu
-        self.saves_output = relu
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, residual: Array | None) -> Array:
         be = kernels.backend(x)
-        last = np.moveaxis(x, 1, -1)
-        # per-channel constants in float64: C numbers, and their rounding would be seen in every pixel
-        rstd = 1.0 / np.sqrt(self.var.astype(np.float64) + self.eps)
-        scale = rstd if weight is None else rstd * weight
-        shift = -self.mean.astype(np.float64) * scale
-        if bias is not None:
-            shift = shift + bias
-        self.rstd = rstd.astype(x.dtype)
-        rest = None if residual is None else np.moveaxis(residual, 1, -1)
-        y = be.batch_norm_apply(last, scale.astype(x.dtype), shift.astype(x.dtype), rest, self.relu)
-        return np.moveaxis(y, -1, 1)
+        self.rstd, *self.affine = be.batch_norm_affine(self.mean, self.var, self.eps, weight, bias)
+        self.saves_output = self.relu and residual is not None
+        rest = None if residual is None else channels_last(residual)
+        y = be.batch_norm_apply(channels_last(x), *self.affine, rest, self.relu)
+        return channels_second(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         if is_grad_enabled():
@@ -51,29 +52,37 @@ class BatchNorm(Function):
         x, weight = self.saved()
         needs = self.needs_input_grad
         gx, gw, gb, gr = kernels.backend(x.data).batch_norm_backward(
-            np.moveaxis(grad.data, 1, -1),
-            np.moveaxis(x.data, 1, -1),
+            channels_last(grad.data),
+            channels_last(x.data),
             self.mean,
             self.rstd,
             x.xp.ones(x.shape[1], x.dtype) if weight is None else weight.data,
-            np.moveaxis(self._output, 1, -1) if self.relu else None,
+            channels_last(self._output) if self.saves_output else None,
             self.training,
             needs[0],
             needs[3],
             needs[1] or needs[2],
+            tuple(self.affine) if self.relu and not self.saves_output else None,
         )
         return (
-            Tensor._wrap(np.moveaxis(gx, -1, 1)) if needs[0] else None,
+            Tensor._wrap(channels_second(gx)) if needs[0] else None,
             Tensor._wrap(gw) if needs[1] else None,
             Tensor._wrap(gb) if needs[2] else None,
-            Tensor._wrap(np.moveaxis(gr, -1, 1)) if needs[3] else None,
+            Tensor._wrap(channels_second(gr)) if needs[3] else None,
         )
+
+    def _after_relu(self, x: Tensor) -> Tensor:
+        """The output again, as a constant, for an operator that ended in ReLU."""
+        if self.saves_output:
+            return self.saved_output().detach()
+        y = kernels.backend(x.data).batch_norm_apply(channels_last(x.data), *self.affine, None, True)
+        return Tensor._wrap(channels_second(y))
 
     def _differentiable_backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The same gradients out of differentiable operators, for gradients of gradients."""
         x, weight = self.saved()
         if self.relu:
-            grad = ReLUBackward()(grad, self.saved_output().detach())
+            grad = ReLUBackward()(grad, self._after_relu(x))
         dims = (0, *range(2, x.ndim))
         channel = (1, x.shape[1], *[1] * (x.ndim - 2))
         if self.training:
@@ -107,7 +116,7 @@ class Normalised(Recipe):
         self.open_to_residual = operands[3] is None
 
     def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
-        self.operator.relu = self.operator.saves_output = relu
+        self.operator.relu = relu
         *first, own = self.operands
         return self.operator(*first, own if residual is None else residual)
 
@@ -171,16 +180,16 @@ def batch_norm(
     count = x.size // channels if channels else 0
     if count <= 1:
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
-    x_mean, x_var = kernels.backend(x.data).batch_norm_stats(np.moveaxis(x.data, 1, -1))
+    x_mean, x_var = kernels.backend(x.data).batch_norm_stats(channels_last(x.data))
     y = _normalise(BatchNorm(x_mean, x_var, eps, True, relu), x, weight, bias, residual)
     if not is_recomputing():
-        _move(running_mean, x_mean, momentum)
-        _move(running_var, x_var * (count / (count - 1)), momentum)
+        _move(running_mean, x_mean, momentum, 1.0)
+        _move(running_var, x_var, momentum, count / (count - 1))
     return y
 
 
-def _move(running: Tensor | None, batch: Array, momentum: float) -> None:
-    """Move running statistics towards those of a batch, in place."""
+def _move(running: Tensor | None, batch: Array, momentum: float, factor: float) -> None:
+    """Move running statistics towards those of a batch times a factor, in place."""
     if running is not None:
-        running.data += (momentum * (batch.astype(running.dtype) - running.data)).astype(running.dtype)
+        kernels.backend(batch).batch_norm_track(running.data, batch, momentum, factor)
         running.mark_changed()

@@ -59,6 +59,33 @@ def test_every_kernel_equals_the_reference(shape: tuple[int, ...]) -> None:
     for y, training in product((None, np.maximum(other, 0)), (False, True)):
         args = (gy, x, mean, scale, shift, y, training)
         assert_all_near(CPU.batch_norm_backward(*args), REFERENCE.batch_norm_backward(*args))
+    for training, needs in product((False, True), product((False, True), repeat=3)):
+        args = (gy, x, mean, scale, shift, None, training, *needs, (scale, -shift))
+        assert_all_near(CPU.batch_norm_backward(*args), REFERENCE.batch_norm_backward(*args))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_mask_made_of_x_is_that_of_the_output(dtype: Any) -> None:
+    x, gy = tensors((3, 19, 13, 24), 2, dtype)
+    scale, shift, mean, rstd, weight = tables(24, 5, dtype)
+    y = CPU.batch_norm_apply(x, scale, -shift, None, True)
+    by_output = CPU.batch_norm_backward(gy, x, mean, rstd, weight, y, True)
+    by_input = CPU.batch_norm_backward(gy, x, mean, rstd, weight, None, True, affine=(scale, -shift))
+    for a, b in zip(by_output, by_input, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_constants_and_running_statistics_equal_the_reference(shape: tuple[int, ...]) -> None:
+    mean, var, weight, bias, running = tables(shape[-1], 5)
+    for w, b in product((None, weight), (None, bias)):
+        args = (mean, var, 1e-5, w, b)
+        assert_all_near(CPU.batch_norm_affine(*args), REFERENCE.batch_norm_affine(*args))
+    same = running.copy()
+    CPU.batch_norm_track(running, var, 0.1, 1.25)
+    REFERENCE.batch_norm_track(same, var, 0.1, 1.25)
+    assert_near(running, same, TOLERANCE)
+    np.testing.assert_allclose(same, 0.9 * tables(shape[-1], 5)[4] + 0.125 * var, rtol=1e-6)
 
 
 def test_any_strides_are_accepted() -> None:
@@ -97,8 +124,7 @@ def test_a_plan_covers_all_pixels_with_whole_vectors() -> None:
         plan = _plan(pixels, channels)
         width = plan.fold * channels
         assert width % 16 == 0 and width >= 64
-        assert 0 <= pixels - plan.whole < plan.fold
-        assert plan.whole == plan.rows * plan.fold
+        assert width == plan.width and 0 <= pixels - plan.rows * plan.fold < plan.fold
         assert plan.chunks * plan.chunk_rows >= plan.rows
         assert plan.rows == 0 or (plan.chunks - 1) * plan.chunk_rows < plan.rows
 

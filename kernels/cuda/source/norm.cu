@@ -112,10 +112,29 @@ bn_apply(const T* __restrict__ x, const float* __restrict__ scale, const float* 
   }
 }
 
-// partial (slabs, 2, C): sums of g and of g * xhat, where g = gy, or gy where y > 0 and else 0.  x null: of g alone.
+// What passes of VEC gradients g through the ReLU at the end: all where there is none (y and scale null), those where the output
+// y > 0, or where x * scale + shift > 0, which spares reading y.
+template <class T, int VEC>
+__device__ __forceinline__ void mask_gradient(Lanes<T, VEC>& g, const T* y, const Lanes<T, VEC>& x, const float* scale,
+                                              const float* shift, int64_t place, int channel) {
+  if (y) {
+    Lanes<T, VEC> out;
+    out.load(y + place);
+#pragma unroll
+    for (int i = 0; i < VEC; i++)
+      if (!(out.get(i) > 0.0f)) g.set(i, 0.0f);
+  } else if (scale) {
+#pragma unroll
+    for (int i = 0; i < VEC; i++)
+      if (!(fmaf(x.get(i), scale[channel + i], shift[channel + i]) > 0.0f)) g.set(i, 0.0f);
+  }
+}
+
+// partial (slabs, 2, C): sums of g and of g * xhat, where g is what passes of gy.  x null: of g alone.
 template <class T, int VEC> __global__ void __launch_bounds__(256)
 bn_sums(const T* __restrict__ gy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean,
-        const float* __restrict__ rstd, float* __restrict__ partial, const Slab slab) {
+        const float* __restrict__ rstd, const float* __restrict__ scale, const float* __restrict__ shift,
+        float* __restrict__ partial, const Slab slab) {
   __shared__ float sums[2][256];
   const Position at(slab, VEC);
   float sum[VEC] = {}, product[VEC] = {};
@@ -128,15 +147,14 @@ bn_sums(const T* __restrict__ gy, const T* __restrict__ x, const T* __restrict__
 #pragma unroll 2
     for (int row = at.row; row < at.end; row += at.step) {
       const int64_t place = (int64_t)row * slab.channels + at.channel;
-      Lanes<T, VEC> g, v = {}, out;
+      Lanes<T, VEC> g, v = {};
       g.load(gy + place);
       if (x) v.load(x + place);
-      if (y) out.load(y + place);
+      mask_gradient(g, y, v, scale, shift, place, at.channel);
 #pragma unroll
       for (int i = 0; i < VEC; i++) {
-        const float masked = !y || out.get(i) > 0.0f ? g.get(i) : 0.0f;
-        sum[i] += masked;
-        product[i] = fmaf(masked, (v.get(i) - m.value[i]) * s.value[i], product[i]);
+        sum[i] += g.get(i);
+        product[i] = fmaf(g.get(i), (v.get(i) - m.value[i]) * s.value[i], product[i]);
       }
     }
   }
@@ -173,8 +191,9 @@ bn_add(const float* __restrict__ partial, float* __restrict__ total, const int s
 // gx or gresidual may be null.
 template <class T, int VEC> __global__ void __launch_bounds__(256)
 bn_gradient(const T* __restrict__ gy, const T* __restrict__ x, const T* __restrict__ y, const float* __restrict__ mean,
-            const float* __restrict__ rstd, const float* __restrict__ weight, const float* __restrict__ total,
-            T* __restrict__ gx, T* __restrict__ gresidual, const Slab slab) {
+            const float* __restrict__ rstd, const float* __restrict__ weight, const float* __restrict__ scale,
+            const float* __restrict__ shift, const float* __restrict__ total, T* __restrict__ gx, T* __restrict__ gresidual,
+            const Slab slab) {
   const Position at(slab, VEC);
   if (at.channel >= slab.channels) return;
   Lanes<float, VEC> m, s, w, mean_g = {}, mean_gx = {};
@@ -190,17 +209,12 @@ bn_gradient(const T* __restrict__ gy, const T* __restrict__ x, const T* __restri
 #pragma unroll 2
   for (int row = at.row; row < at.end; row += at.step) {
     const int64_t place = (int64_t)row * slab.channels + at.channel;
-    Lanes<T, VEC> g, v, out;
+    Lanes<T, VEC> g, v = {};
     g.load(gy + place);
-    if (y) {
-      out.load(y + place);
-#pragma unroll
-      for (int i = 0; i < VEC; i++)
-        if (!(out.get(i) > 0.0f)) g.set(i, 0.0f);
-      if (gresidual) g.store(gresidual + place);
-    }
+    if (total || scale) v.load(x + place);
+    mask_gradient(g, y, v, scale, shift, place, at.channel);
+    if (gresidual) g.store(gresidual + place);
     if (!gx) continue;
-    if (total) v.load(x + place);
 #pragma unroll
     for (int i = 0; i < VEC; i++) {
       float u = g.get(i);

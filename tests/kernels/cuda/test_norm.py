@@ -71,6 +71,15 @@ def test_only_the_wanted_gradients_are_made() -> None:
         assert [r is not None for r in results] == [needs[0], needs[2], needs[2], needs[1]]
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 3, 24), (3, 7, 7)], ids=str)
+def test_the_mask_of_a_relu_may_be_made_of_x(shape: tuple[int, ...]) -> None:
+    gy, x = normal(0, F32, *shape), normal(1, F32, *shape)
+    mean, rstd, weight, scale, shift = (normal(i, F32, shape[-1]) for i in range(2, 7))
+    for needs in ((True, True, True), (True, False, True), (False, True, False)):
+        args = (gy, x, mean, rstd, weight, None, True, *needs, (scale, shift))
+        agree("batch_norm_backward", F32, *args, tolerance=3e-6)
+
+
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 def test_sums_of_channels_with_and_without_a_mask(dtype: Any) -> None:
     for shape in ((2, 5, 3, 24), (70, 4)) if dtype == F32 else ((2, 5, 3, 24),):
