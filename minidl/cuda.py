@@ -18,8 +18,10 @@ def device_count() -> int:
     """How many graphics cards can be used; 0 without CuPy or without a driver."""
     if importlib.util.find_spec("cupy") is None:
         return 0
-    import cupy
-
+    try:
+        import cupy
+    except ImportError:  # it does not fit this machine: to("cuda") says why
+        return 0
     try:
         return int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError:

@@ -19,19 +19,37 @@ if (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``pytest --device cuda``: the tests of the emulated device run on a graphics card instead."""
+    """``pytest --device cuda``: the tests of devices and kernels run on a graphics card instead."""
     parser.addoption(
-        "--device", default="emulated", help="where the tests of devices run: emulated, cuda, cuda:1"
+        "--device",
+        default="emulated",
+        help="where the tests of devices and CUDA kernels run: emulated, cuda, cuda:1, or fake (the card's own code, "
+        "over a module that stands for CuPy and the emulated device)",
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the device, before the tests are collected."""
+    name = config.getoption("--device")
+    if name == "fake":
+        from tests.kernels.cuda import fake_cupy
+
+        fake_cupy.install(pytest.MonkeyPatch())
+        name = "cuda"
+    if name != "emulated":
+        from tests import target
+
+        target.name = devices.canonical(name)
+
+
 @pytest.fixture(scope="session")
-def device(request: pytest.FixtureRequest) -> str:
+def device() -> str:
     """The device under test; the test is skipped, with the reason, when it is not there."""
-    name: str = request.config.getoption("--device")
+    from tests import target
+
     try:
-        return devices.place(name).name
+        return devices.place(target.name).name
     except (ImportError, devices.DeviceError) as error:
-        if name != "emulated":
+        if target.name != "emulated":
             raise  # asked for by name: not being there is a failure
         pytest.skip(str(error))

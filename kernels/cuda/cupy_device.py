@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import cupy
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.cuda import compiler, nvrtc
 from minidl.kernels.cuda.device import (
     CUDAError,
@@ -42,23 +46,30 @@ class CuPyDevice:
         self.xp = cupy
         self.model = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.has_clock = True
+        self.launches = 0
         self._device = cupy.cuda.Device(index)
         attributes = self._device.attributes
         self.compute_capability = int(self._device.compute_capability)
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_limit = int(attributes["MaxSharedMemoryPerBlockOptin"])
         self._modules: dict[Any, Module] = {}
+        self._shared: dict[int, int] = {}  # by function: the dynamic shared memory that it was allowed
 
     @property
     def architecture(self) -> str:
         """What NVRTC compiles for: the card's own architecture with its special instructions (sm_90a), or the newest
-        one before it that this NVRTC knows."""
+        one before it that this NVRTC knows. Machine code of that runs on the card where both are of one generation;
+        else it is PTX, which the driver translates (compute_90 for a card that is newer than this NVRTC)."""
         known = [a for a in nvrtc.architectures() if a <= self.compute_capability]
         if not known:
             raise CUDAError(
-                f"NVRTC {nvrtc.version()} makes no code for {self.name} (sm_{self.compute_capability})"
+                f"NVRTC {'.'.join(map(str, nvrtc.version()))} makes no code for {self.name} "
+                f"(sm_{self.compute_capability})"
             )
-        return f"sm_{known[-1]}" + ("a" if known[-1] == self.compute_capability >= 90 else "")
+        newest = max(known)
+        if newest // 10 != self.compute_capability // 10:
+            return f"compute_{newest}"
+        return f"sm_{newest}" + ("a" if newest == self.compute_capability >= 90 else "")
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """An uninitialised array from CuPy's pool.
@@ -71,7 +82,8 @@ class CuPyDevice:
                 return cupy.empty(shape, dtype)
             except cupy.cuda.memory.OutOfMemoryError:
                 free, total = self._device.mem_info
-                wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                sizes = shape if isinstance(shape, tuple) else (shape,)
+                wanted = math.prod(sizes) * np.dtype(dtype).itemsize
                 pool = cupy.get_default_memory_pool()
                 raise OutOfMemory(
                     f"{self.name}: no room for {wanted / 2**20:.1f} MiB (shape {shape}, {np.dtype(dtype)}): "
@@ -104,7 +116,7 @@ class CuPyDevice:
             made = compiler.compile(source, self.architecture, defines, instances, code=code, headers=headers)
             with self._device:
                 loaded = cupy.cuda.function.Module()
-                loaded.load(made.cubin)
+                loaded.load(made.cubin or made.ptx.encode())
                 functions = {
                     name: Function(name, source, made.parameters[name], loaded.get_function(symbol))
                     for name, symbol in made.symbols.items()
@@ -118,7 +130,7 @@ class CuPyDevice:
         """See :meth:`Device.launch`. Returns before the kernel has ended, on CuPy's current stream."""
         g, b = check_launch(function, grid, block, shared_bytes)
         check_count(function, args)
-        values = []
+        values: list[Any] = []  # CuPy takes a NumPy array of one element as its bytes
         for position, arg in enumerate(args):
             if isinstance(arg, cupy.ndarray):
                 check_pointer(function, position, arg)
@@ -129,15 +141,33 @@ class CuPyDevice:
                     )
                 values.append(arg)
             elif arg is None:
-                values.append(np.uint64(0))
+                values.append(np.zeros((), np.uint64))
             else:
-                values.append(scalar(function, position, arg)[()])
+                values.append(scalar(function, position, arg))
         with self._device:
-            if shared_bytes > 48 * 1024:
-                driver = cupy.cuda.driver
-                limit = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                driver.funcSetAttribute(function.handle.ptr, limit, shared_bytes)
-            function.handle(g, b, tuple(values), shared_mem=shared_bytes)
+            try:
+                self._allow(function, shared_bytes)
+                function.handle(g, b, tuple(values), shared_mem=shared_bytes)
+                self.launches += 1
+            except cupy.cuda.driver.CUDADriverError as error:
+                raise CUDAError(
+                    f"{function.name}: not started on {self.name} with grid {g}, block {b}, "
+                    f"{shared_bytes} bytes of shared memory: {error}"
+                ) from None
+
+    def _allow(self, function: Function, shared_bytes: int) -> None:
+        """Let a kernel have more dynamic shared memory than the 48 KiB of old; that must be asked for once."""
+        if shared_bytes > self.shared_limit:
+            raise ValueError(
+                f"{function.name}: {shared_bytes} bytes of shared memory, {self.name} allows {self.shared_limit} "
+                f"for a block"
+            )
+        pointer = function.handle.ptr
+        if shared_bytes > self._shared.get(pointer, 32 * 1024):  # static shared memory counts too
+            driver = cupy.cuda.driver
+            limit = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.funcSetAttribute(pointer, limit, shared_bytes)
+            self._shared[pointer] = shared_bytes
 
     def synchronize(self) -> None:
         """Wait until all kernels have ended."""
@@ -145,6 +175,7 @@ class CuPyDevice:
 
     def elapsed(self, run: Callable[[], None]) -> float:
         """See :meth:`Device.elapsed`; between events of CuPy's current stream."""
+        capturing.refuse("the choice of a kernel by timing", "run the step once before with these shapes")
         with self._device:
             run()
             times = []
@@ -169,6 +200,9 @@ class Card(Place):
         self.device = CuPyDevice(index)
         self.name = self.device.name
         self._backend = Families(self.device)
+        with cupy.cuda.Device(index):
+            self._copies = cupy.cuda.Stream(non_blocking=True)
+        self._under_way: deque[tuple[Any, np.ndarray]] = deque()
 
     @property
     def backend(self) -> Any:
@@ -180,20 +214,130 @@ class Card(Place):
         return isinstance(array, cupy.ndarray) and array.device.id == self.device.index
 
     def put(self, array: np.ndarray) -> Any:
-        """A copy with the same strides' order; asynchronous when the array lies in pinned memory."""
-        order = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
-        dense = np.ascontiguousarray(array.transpose(order))
-        out = self.device.empty(dense.shape, dense.dtype)
-        with cupy.cuda.Device(self.device.index):
-            out.set(dense)
-        return out.transpose([order.index(d) for d in range(array.ndim)])
+        """A copy with the same strides' order. It may still be under way, in order with what is started here."""
+        order = _memory_order(array)
+        turned = array.transpose(order)
+        with cupy.cuda.Device(self.device.index), self._outside():
+            out = self.device.empty(turned.shape, turned.dtype)
+        self._copy(out, turned)
+        return out.transpose(np.argsort(order).tolist()) if order else out
 
     def get(self, array: Any) -> np.ndarray:
         """A copy with the same strides' order."""
-        order = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
+        capturing.refuse("a copy to main memory")
+        order = _memory_order(array)
         with cupy.cuda.Device(array.device.id):
-            dense = cupy.ascontiguousarray(array.transpose(order)).get()
-        return dense.transpose([order.index(d) for d in range(array.ndim)])
+            dense: np.ndarray = array.transpose(order).get()
+        return dense.transpose(np.argsort(order).tolist()) if order else dense
+
+    def write(self, target: Any, source: np.ndarray) -> None:
+        """Through pinned memory, so that ``source`` may be changed at once."""
+        order = _memory_order(source)
+        self._copy(target.transpose(order), source.transpose(order))
+
+    def _outside(self) -> Any:
+        """In a recorded step, memory that is not its own, which is taken in turns by what it computes."""
+        if capturing.active() is None:
+            return nullcontext()
+        return cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc)
+
+    def _copy(self, target: Any, source: np.ndarray) -> None:
+        """Copy to a C-contiguous array, in order with what is started here. While a step is recorded, the copy is no
+        part of it: it is made at once, and its target lives as long as the step."""
+        if not source.size:
+            return
+        if not target.flags.c_contiguous or target.shape != source.shape or target.dtype != source.dtype:
+            raise ValueError(
+                f"a copy to {self.name}: the array there is {target.dtype} {target.shape}, strides {target.strides}, "
+                f"the source {source.dtype} {source.shape}"
+            )
+        staged = self.staging(source.shape, source.dtype)
+        staged[...] = source
+        step = capturing.active()
+        with cupy.cuda.Device(self.device.index):
+            if step is None:
+                stream = cupy.cuda.get_current_stream()
+                target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, stream)
+                self._keep(staged, stream)
+            else:
+                target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, self._copies)
+                self._copies.synchronize()
+                step.hold(target)
+
+    def staging(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array in pinned memory, from CuPy's pool."""
+        count = math.prod(shape)
+        with cupy.cuda.Device(self.device.index):
+            memory = cupy.cuda.alloc_pinned_memory(max(count * np.dtype(dtype).itemsize, 1))
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    def send(self, array: np.ndarray) -> Callable[[], Any]:
+        """Copy on a stream of its own, beside the kernels."""
+        order = _memory_order(array)
+        turned = np.asarray(array.transpose(order), order="C")
+        with cupy.cuda.Device(self.device.index):
+            out = self.device.empty(turned.shape, turned.dtype)
+            # The memory may have been another array's until now: what reads that was started before.
+            self._copies.wait_event(cupy.cuda.get_current_stream().record())
+            if turned.size:
+                out.data.copy_from_host_async(turned.ctypes.data, turned.nbytes, self._copies)
+            arrived = self._keep(turned, self._copies)
+        copy = out.transpose(np.argsort(order).tolist()) if order else out
+
+        def receive() -> Any:
+            with cupy.cuda.Device(self.device.index):
+                cupy.cuda.get_current_stream().wait_event(arrived)
+            return copy
+
+        return receive
+
+    def _keep(self, source: np.ndarray, stream: Any) -> Any:
+        """Keep the source of a copy until the card has made it; returns the event that says so."""
+        event = stream.record(cupy.cuda.Event(disable_timing=True))
+        while self._under_way and self._under_way[0][0].done:
+            self._under_way.popleft()
+        self._under_way.append((event, source))
+        return event
+
+    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Capture what ``run`` starts as a CUDA graph, on a stream and with memory of its own.
+
+        Raises:
+            CaptureError: CuPy or the driver refused something.
+        """
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.Device(self.device.index) as device:
+            device.synchronize()
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream, cupy.cuda.using_allocator(pool.malloc):
+                stream.begin_capture()
+                try:
+                    result = run()
+                    graph = stream.end_capture()
+                except (RuntimeError, ValueError) as error:
+                    self._abandon(stream)
+                    if isinstance(error, capturing.CaptureError) or "captur" not in str(error).lower():
+                        raise
+                    raise capturing.CaptureError(f"the step cannot be captured: {error}") from error
+                except BaseException:
+                    self._abandon(stream)
+                    raise
+
+        def replay() -> None:
+            with cupy.cuda.Device(self.device.index):
+                graph.launch()
+
+        replay.memory = pool, stream  # type: ignore[attr-defined]  # alive as long as the graph
+        return result, replay
+
+    @staticmethod
+    def _abandon(stream: Any) -> None:
+        """End a capture that failed, whatever has become of it."""
+        try:
+            if stream.is_capturing():
+                stream.end_capture()
+        except RuntimeError:
+            return  # the driver had ended it
 
     def synchronize(self) -> None:
         """Wait for the card."""
@@ -212,3 +356,8 @@ class Card(Place):
         with cupy.cuda.Device(self.device.index):
             cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def _memory_order(array: Any) -> list[int]:
+    """The axes from the largest stride to the smallest, so that the transposed array is C-contiguous if it is dense."""
+    return sorted(range(array.ndim), key=lambda d: (-abs(array.strides[d]), -array.shape[d]))

@@ -1,16 +1,22 @@
-"""What the tests of the CUDA kernels share: the back end on the emulated device, and comparison with the reference."""
+"""What the tests of the CUDA kernels share: the back end on the device under test, and comparison with the reference.
+
+The tests speak of NumPy arrays. :func:`backend` moves them to the emulated device, or to the graphics card that
+``pytest --device cuda`` names, and the results back.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from minidl.kernels.cuda.families import Families
-from minidl.kernels.emulator import EmulatedDevice
+from minidl.kernels import devices
 from minidl.kernels.reference import ReferenceBackend
+from tests import target
 
 BF16, F16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16), np.dtype(np.float32)
 TOLERANCE = {F32: 1e-6, F16: 2e-3, BF16: 1e-2}
@@ -18,14 +24,72 @@ TOLERANCE = {F32: 1e-6, F16: 2e-3, BF16: 1e-2}
 REFERENCE = ReferenceBackend()
 
 
-@functools.cache
-def device() -> EmulatedDevice:
-    return EmulatedDevice()
+def place() -> Any:
+    """The device under test, as the engine sees it."""
+    return devices.place(target.name)
+
+
+def device() -> Any:
+    """The device under test, as launchers see it."""
+    return place().device
+
+
+def there(value: Any) -> Any:
+    """``value`` with its NumPy arrays on the device."""
+    if isinstance(value, np.ndarray):
+        return place().put(value)
+    return [there(v) for v in value] if isinstance(value, list) else value
+
+
+def back(value: Any) -> Any:
+    """``value`` with its arrays of the device in main memory."""
+    if devices.is_array(value):
+        return place().get(value)
+    return type(value)(back(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+class Moving:
+    """The kernels of the device under test for NumPy arrays: those that write to their arguments write to these."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Any, Any]] | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            moved = [there(a) for a in args]
+            result = getattr(place().backend, name)(*moved, **{k: there(v) for k, v in options.items()})
+            if name.endswith(("_step", "_steps")):
+                pairs = list(zip(args, moved, strict=True))
+                if self._waiting is None:
+                    self._write_back(pairs)
+                else:
+                    self._waiting += pairs
+            return back(result)
+
+        return run
+
+    def _write_back(self, pairs: list[tuple[Any, Any]]) -> None:
+        for own, moved in pairs:
+            if isinstance(own, np.ndarray):
+                own[...] = place().get(moved)
+            elif isinstance(own, list):
+                self._write_back(list(zip(own, moved, strict=True)))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """As the back end's: the arguments are written when the block ends."""
+        self._waiting = []
+        try:
+            with place().backend.together():
+                yield
+            self._write_back(self._waiting)
+        finally:
+            self._waiting = None
 
 
 @functools.cache
-def backend() -> Families:
-    return Families(device())
+def backend() -> Any:
+    return Moving()
 
 
 def wide(value: Any) -> Any:

@@ -30,8 +30,9 @@ from tests.kernels.cuda.on_device import (
     wide,
 )
 from tests.kernels.emulator.needs import emulator
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
 
 SMALL, WIDE = Tiling(32, 32, 16, 16, 3, 1), Tiling(64, 64, 32, 32, 3, 1)
 """Small tiles: shapes with several blocks are quick then. What the back end would choose has tests of its own."""
@@ -118,6 +119,7 @@ def test_three_tf32_products_are_far_nearer_than_one() -> None:
     assert error["tf32x3"] < 4 * error["strict"]
 
 
+@emulator
 @pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
 def test_turing_has_no_asynchronous_copies_and_fewer_instructions(dtype: Any) -> None:
     old = Families(EmulatedDevice(75))

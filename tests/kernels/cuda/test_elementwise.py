@@ -11,9 +11,9 @@ import minidl
 from minidl import optim
 from minidl.kernels import devices
 from tests.kernels.cuda.on_device import BF16, F32, REFERENCE, agree, backend, device, normal
-from tests.kernels.emulator.needs import emulator
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)

@@ -10,10 +10,10 @@ import pytest
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.gemm import product
 from minidl.kernels.cuda.tiling import Tiling
-from tests.kernels.cuda.on_device import BF16, F16, F32, agree, backend, device, near, normal
-from tests.kernels.emulator.needs import emulator
+from tests.kernels.cuda.on_device import BF16, F16, F32, agree, back, backend, device, near, normal, there
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
 
 SMALL, WIDE = Tiling(32, 32, 16, 16, 3, 1), Tiling(64, 64, 32, 32, 3, 1)
 
@@ -65,8 +65,9 @@ def test_few_results_with_a_long_sum_are_split_and_added_in_order() -> None:
 def test_a_batch_of_products() -> None:
     a, b = normal(0, F32, 3, 9, 20), normal(1, F32, 3, 20, 13)
     with tiling.force(SMALL):
-        near(product(device(), a, b), a @ b, 1e-6)
-        near(product(device(), a, b.transpose(0, 2, 1).copy().transpose(0, 2, 1)), a @ b, 1e-6)
+        near(back(product(device(), there(a), there(b))), a @ b, 1e-6)
+        turned = b.transpose(0, 2, 1).copy().transpose(0, 2, 1)
+        near(back(product(device(), there(a), there(turned))), a @ b, 1e-6)
 
 
 def test_an_empty_sum_is_zero() -> None:

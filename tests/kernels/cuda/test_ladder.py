@@ -11,7 +11,10 @@ import pytest
 from minidl.kernels.emulator import EmulatedDevice
 from minidl.kernels.ladder.cuda import HEADERS, STEPS, Step
 from minidl.kernels.reference import ReferenceBackend
+from tests.kernels.cuda import on_device
+from tests.kernels.cuda.on_device import back, there
 from tests.kernels.emulator.needs import emulator
+from tests.target import needs_device
 
 ROOT = Path(__file__).parents[3]
 CASES = [  # x (N, H, W, C), w (O, KH, KW, C), stride, pad
@@ -28,9 +31,9 @@ def device() -> EmulatedDevice:
     return EmulatedDevice(80)
 
 
-@emulator
+@needs_device()
 @by_file
-def test_step_agrees_with_the_reference(step: Step, device: EmulatedDevice) -> None:
+def test_step_agrees_with_the_reference(step: Step) -> None:
     rng = np.random.default_rng(step.number)
     for x_shape, w_shape, stride, pad in CASES:
         x, w = rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32)
@@ -43,7 +46,7 @@ def test_step_agrees_with_the_reference(step: Step, device: EmulatedDevice) -> N
             (1, 1),
             1,
         )
-        y = step.conv2d(device, x, w, stride, pad)
+        y = back(step.conv2d(on_device.device(), there(x), there(w), stride, pad))
         assert y.dtype == np.float32
         assert y.shape == expected.shape
         assert np.abs(y - expected).max() <= 2e-6 * np.abs(expected).max(), (x_shape, w_shape, stride, pad)

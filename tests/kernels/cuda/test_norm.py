@@ -20,9 +20,9 @@ from tests.kernels.cuda.on_device import (
     normal,
     wide,
 )
-from tests.kernels.emulator.needs import emulator
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
 
 SHAPES = [(2, 5, 3, 24), (3, 7, 7), (1, 1, 1, 5), (70, 4), (2, 1)]
 

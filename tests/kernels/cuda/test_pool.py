@@ -9,9 +9,9 @@ import pytest
 
 from tests.kernels.cases import ADAPTIVE, AVG_POOL, MAX_POOL
 from tests.kernels.cuda.on_device import BF16, F32, agree, backend, normal
-from tests.kernels.emulator.needs import emulator
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
 
 
 def out_hw(case: dict[str, Any]) -> tuple[int, int]:

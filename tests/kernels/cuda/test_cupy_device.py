@@ -1,0 +1,165 @@
+"""``cupy_device.py`` over the module that stands for CuPy.
+
+``pytest --device fake`` runs the tests of devices and kernels in that way too."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.kernels import devices
+from minidl.kernels.cuda import nvrtc
+from minidl.kernels.cuda.device import CUDAError, OutOfMemory
+from minidl.nn import functional as F
+from tests import target
+from tests.kernels.cuda import fake_cupy
+from tests.kernels.emulator.needs import emulator
+
+pytestmark = [
+    emulator,
+    pytest.mark.skipif(target.name != "emulated", reason="the fake would replace --device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_cupy.Cards]:
+    fake_cupy.install(monkeypatch)
+    yield fake_cupy.cards
+
+
+def card() -> Any:
+    return devices.place("cuda")
+
+
+def test_a_layer_gives_the_cpus_output_and_gradients() -> None:
+    x, w = minidl.randn(2, 3, 6, 5), minidl.randn(4, 3, 3, 3)
+    found = []
+    for device in ("cpu", "cuda"):
+        weight = w.clone().to(device).requires_grad_(True)
+        y = F.relu(F.conv2d(x.to(device), weight, padding=1))
+        F.cross_entropy(y.mean((2, 3)), [1, 3]).backward()
+        assert weight.grad is not None and weight.grad.device == ("cuda:0" if device == "cuda" else device)
+        found.append((y.cpu().detach().numpy(), weight.grad.cpu().numpy()))
+    for cpu, cuda in zip(*found, strict=True):
+        np.testing.assert_allclose(cuda, cpu, rtol=1e-5, atol=1e-5)
+    assert card().device.launches > 4
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (2, 3, 4, 5)])
+def test_arrays_keep_their_shape_and_layout(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).transpose(range(len(shape))[::-1])
+    there = card().put(x)
+    assert there.shape == x.shape and there.strides == x.strides
+    back = card().get(there)
+    assert back.strides == x.strides
+    np.testing.assert_array_equal(back, x)
+
+
+def test_a_copy_does_not_see_what_its_source_becomes() -> None:
+    x = np.ones(4, np.float32)
+    there = card().put(x)
+    x[:] = 7
+    assert card().get(there).tolist() == [1.0] * 4
+    card().write(there, x)
+    x[:] = 9
+    assert card().get(there).tolist() == [7.0] * 4
+    with pytest.raises(ValueError, match=r"a copy to cuda:0: the array there is float32 \(4,\)"):
+        card().write(there, x.astype(np.float64))
+
+
+def test_a_batch_that_was_sent_is_there_once_it_is_received() -> None:
+    batch = card().staging((2, 3), np.float32)
+    batch[...] = 5
+    receive = card().send(batch.T)
+    arrived = receive()
+    assert card().get(arrived).tolist() == [[5.0] * 2] * 3
+    assert arrived.strides == batch.T.strides
+
+
+def test_more_shared_memory_is_asked_for_once(cards: fake_cupy.Cards) -> None:
+    code = (
+        'extern "C" __global__ void last(float* y, int n) {'
+        " extern __shared__ float s[]; s[n] = 3.0f; y[0] = s[n]; }"
+    )
+    device = card().device
+    kernel = device.compile("last.cu", code=code)["last"]
+    y = device.empty(1, np.float32)
+    for _ in range(2):
+        device.launch(kernel, 1, 1, (y, 15000), 60032)
+    assert list(cards.shared.values()) == [60032]
+    assert card().get(y).tolist() == [3.0]
+    with pytest.raises(ValueError, match=r"last: 200000 bytes of shared memory, cuda:0 allows 98304"):
+        device.launch(kernel, 1, 1, (y, 15000), 200000)
+
+
+def test_a_launch_that_the_driver_refuses_names_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = card().device
+    kernel = device.compile("one.cu", code='extern "C" __global__ void one(float* y) { y[0] = 1; }')["one"]
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise fake_cupy.CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+
+    monkeypatch.setattr(fake_cupy.Function, "__call__", refuse)
+    with pytest.raises(
+        CUDAError, match=r"one: not started on cuda:0 with grid \(2, 1, 1\), block \(1, 1, 1\)"
+    ):
+        device.launch(kernel, 2, 1, (device.empty(1, np.float32),))
+
+
+def test_without_a_driver_the_reason_is_told(cards: fake_cupy.Cards) -> None:
+    cards.count = None
+    assert minidl.cuda.device_count() == 0
+    with pytest.raises(
+        devices.DeviceError, match="finds no usable graphics card: cudaErrorInsufficientDriver"
+    ):
+        minidl.ones(1).to("cuda")
+
+
+def test_a_package_that_does_not_load_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("cupy.cuda")
+    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert minidl.cuda.device_count() == 0
+    with pytest.raises(ImportError):
+        devices.place("cuda")
+
+
+def test_a_card_that_is_not_there_is_counted(cards: fake_cupy.Cards) -> None:
+    with pytest.raises(devices.DeviceError, match=r"no device 'cuda:2'; this machine has 2 graphics cards"):
+        devices.place("cuda:2")
+
+
+def test_two_cards_do_not_mix() -> None:
+    there = devices.place("cuda:1").put(np.ones(4, np.float32))
+    assert devices.of(there).name == "cuda:1"
+    with pytest.raises(ValueError, match=r"argument 0 is on cuda:1, the kernel runs on cuda:0"):
+        card().backend.relu(there)
+
+
+def test_no_room_is_told_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_cupy.MemoryPool, "limit", 1000)
+    with pytest.raises(
+        OutOfMemory, match=r"cuda:0: no room for 0.0 MiB \(shape \(20, 20\), float32\): .* in use"
+    ):
+        card().device.empty((20, 20), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [(80, "sm_80"), (90, "sm_90a"), (91, "sm_90"), (139, "compute")]
+)
+def test_code_is_made_for_the_card_or_for_its_driver(capability: int, expected: str) -> None:
+    device = card().device
+    device.compute_capability = capability
+    assert device.architecture.startswith(expected)
+
+
+def test_a_card_that_is_too_old_is_told() -> None:
+    device = card().device
+    device.compute_capability = 30
+    with pytest.raises(CUDAError, match=rf"NVRTC {nvrtc.version()[0]}.* makes no code for cuda:0 \(sm_30\)"):
+        print(device.architecture)
