@@ -19,6 +19,7 @@ packing of the left operand: the slab takes that place, once for all taps.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weights import Panels
 from minidl.kernels.reference.checks import Array
 
+FINISH = 3.0  # cycles from the last multiply-add of a register to the first of the next tile
+READ, FILL = 40.0, 10.0  # bytes per cycle of a source read in place; of weights, and into a slab
 MANY_TILES = 16  # that share a panel's weights
 # An output of this many bytes does not stay in the last-level cache beside what else is read: it is written past it.
 STREAM_BYTES = 12 << 20
@@ -271,6 +274,20 @@ class GatherPlan(NamedTuple):
     slab_size: int  # of all parts
 
 
+def costs(g: Geometry, shape: TileShape, depth: int, outputs: int, itemsize: int) -> tuple[int, float, float]:
+    """Panels, and estimated cycles of filling the slab of a chunk and of multiplying it by a panel."""
+    cols = shape.vectors * (simd.target().float_lanes * 4 // itemsize)
+    if g.linear:
+        tiles = ceil_div((g.chunk_rows - 1) * (g.a_row // g.a_col) + g.cols, shape.rows)
+    else:
+        tiles = g.chunk_rows * ceil_div(g.chunk_cols, shape.rows)
+    registers = shape.rows * shape.vectors
+    tile = depth * registers / (2 * shape.speed) + FINISH * registers
+    fill = g.chunk_cols * g.source_pixel * itemsize / READ if g.direct else g.slab_size * itemsize / FILL
+    weights = depth * cols * itemsize / FILL
+    return ceil_div(outputs, cols), fill, weights + g.chunk_images * tiles * tile
+
+
 @functools.lru_cache(maxsize=4096)
 def plan_gather(
     source: Source,
@@ -281,7 +298,7 @@ def plan_gather(
     threads: int,
     pairs: bool = False,
 ) -> GatherPlan:
-    """Choose tile, chunks and reduction blocks of a gather convolution by the share of useful arithmetic.
+    """Choose tile, chunks and reduction blocks of a gather convolution by the estimated time of the longest part.
 
     Args:
         source, window: what is read by what.
@@ -294,31 +311,29 @@ def plan_gather(
     """
     if dense and is_plain(source, window):
         source, window = flatten(source, window)
-    lanes = simd.target().float_lanes * 4 // source.itemsize
-    best: tuple[float, TileShape, Geometry] | None = None
+    small = source.images * window.rows * window.cols * len(window.taps) * source.channels * outputs < SMALL
+    threads = 1 if small else threads
+    best: tuple[float, TileShape, Geometry, int, int] | None = None
     for shape in tile_shapes():
-        for linear in (False, True):
+        if group and shape.vectors > 2:
+            continue
+        for linear, pieces in itertools.product((False, True), {1, threads}):
             # By groups a tile reads whole vectors of channels, past the last one: only a slab has room for that.
             direct_bytes = 0 if group else 1 << 30
-            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, threads, direct_bytes)
+            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, pieces, direct_bytes)
             if g.linear != linear:
                 continue
-            if g.linear:
-                length = (g.chunk_rows - 1) * (g.a_row // g.a_col) + g.cols
-                useful = g.chunk_rows * g.cols / (ceil_div(length, shape.rows) * shape.rows)
-            else:
-                useful = g.chunk_cols / (ceil_div(g.chunk_cols, shape.rows) * shape.rows)
-            cols = shape.vectors * lanes
-            useful *= shape.speed * outputs / (ceil_div(outputs, cols) * cols)
-            if best is None or useful > best[0]:
-                best = (useful, shape, g)
+            depth = len(window.taps) * (group or source.channels)
+            chunk_parts, panel_parts, cost = split_grid(
+                threads, g.chunks, *costs(g, shape, depth, outputs, source.itemsize)
+            )
+            if best is None or cost < best[0]:
+                best = (cost, shape, g, chunk_parts, panel_parts)
     assert best is not None
-    _, shape, g = best
+    _, shape, g, chunk_parts, panel_parts = best
+    lanes = simd.target().float_lanes * 4 // source.itemsize
     cols = shape.vectors * lanes
     panels = ceil_div(outputs, cols)
-    reads = len(window.taps) * (group or source.channels)
-    small = g.images * g.rows * g.cols * reads * outputs < SMALL
-    chunk_parts, panel_parts = split_grid(1 if small else threads, g.chunks, panels)
     parts = chunk_parts * panel_parts
     stretches = [(offset, 1) for offset in tap_offsets(g, window)] if group else runs(g, window)
     depth = sum(length for _, length in stretches)

@@ -21,6 +21,7 @@ run of taps whose pixels touch, is one contiguous stretch of the reduction.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,10 @@ DIRECT_BYTES = (
     256  # larger pixels are not read in place by the weight gradient, which takes a few channels of each
 )
 ALIASING = 2048  # pixels a multiple of this many bytes apart compete for the same few lines of the L1 cache
+WAY, WAYS = (
+    4096,
+    8,
+)  # what lies so many bytes apart competes for one line in each of so many ways of the L1 cache
 
 
 class Source(NamedTuple):
@@ -122,7 +127,8 @@ def tile_shapes() -> tuple[TileShape, ...]:
         return (
             TileShape(14, 2, 1.0),
             TileShape(8, 2, 0.97),
-            TileShape(7, 2, 0.94),
+            TileShape(7, 2, 0.96),
+            TileShape(6, 4, 0.98),
             TileShape(16, 1, 0.85),
         )
     return (TileShape(6, 2, 1.0), TileShape(4, 2, 0.8), TileShape(8, 1, 0.7))
@@ -137,18 +143,24 @@ def even_split(total: int, largest: int) -> int:
     return ceil_div(total, ceil_div(total, max(1, largest)))
 
 
-def split_grid(threads: int, chunks: int, panels: int) -> tuple[int, int]:
+def split_grid(threads: int, chunks: int, panels: int, fill: float, work: float) -> tuple[int, int, float]:
     """Into how many parts to split chunks and panels, so that the largest share is smallest.
 
-    Parts that share a chunk each fill its slab, which counts a little against splitting panels.
+    Args:
+        threads, chunks, panels: how many there are.
+        fill: cost of the slab of a chunk, which each of the parts that share the chunk pays.
+        work: cost of a panel of a chunk.
+
+    Returns:
+        parts of the chunks, parts of the panels, and the cost of the largest share.
     """
 
     def longest(panel_parts: int) -> float:
-        chunk_parts = threads // panel_parts
-        return ceil_div(chunks, chunk_parts) * ceil_div(panels, panel_parts) * (1 + 0.02 * (panel_parts - 1))
+        chunk_parts = min(threads // panel_parts, chunks)
+        return ceil_div(chunks, chunk_parts) * (fill + ceil_div(panels, panel_parts) * work)
 
     panel_parts = min(range(1, min(threads, panels) + 1), key=longest)
-    return min(threads // panel_parts, chunks), panel_parts
+    return min(threads // panel_parts, chunks), panel_parts, longest(panel_parts)
 
 
 def slab_pixel(source: Source, window: Window) -> int:
@@ -156,6 +168,25 @@ def slab_pixel(source: Source, window: Window) -> int:
     step = source.channels * source.itemsize
     crowded = (step * window.stride_w) % ALIASING == 0 and source.channels > 0
     return source.channels + (64 // source.itemsize if crowded else 0)
+
+
+def reads_in_place(source: Source, window: Window, tile_rows: int, direct_bytes: int) -> bool:
+    """Whether tiles can read a flat source itself, without a slab.
+
+    Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile. A weight
+    gradient's tile reads tile_rows channels, also of the last pixel. And the pixels of a tile must fit into the
+    lines of the L1 cache that they compete for.
+    """
+    step = source.pixel * source.itemsize
+    competing = tile_rows * math.gcd(step, WAY) // WAY
+    return (
+        is_plain(source, window)
+        and source.height * source.images == 1
+        and window.cols >= tile_rows
+        and source.channels >= tile_rows
+        and 0 < step <= direct_bytes
+        and competing <= WAYS
+    )
 
 
 def is_plain(source: Source, window: Window) -> bool:
@@ -180,7 +211,7 @@ def geometry(
     max_pixels: int,
     tile_rows: int,
     linear: bool,
-    threads: int,
+    pieces: int,
     direct_bytes: int = 1 << 30,
 ) -> Geometry:
     """Cut the grid into chunks and lay out their slab.
@@ -191,10 +222,11 @@ def geometry(
         max_pixels: aim of a chunk's number of output pixels.
         tile_rows: rows of the register tile.
         linear: tiles may run over the ends of rows.
-        threads: chunks are made small enough for so many threads.
+        pieces: cut into at least so many chunks, where there are rows or tiles enough.
         direct_bytes: the source is read in place only if its pixels are at most this large.
     """
-    pixel = slab_pixel(source, window)
+    direct = reads_in_place(source, window, tile_rows, direct_bytes)
+    pixel = source.channels if direct else slab_pixel(source, window)
     reach_h = max(r for r, _ in window.taps)
     reach_w = max(c for _, c in window.taps)
     stride_h, stride_w = window.stride_h, window.stride_w
@@ -221,16 +253,15 @@ def geometry(
     if rows == window.rows and cols == window.cols:
         per_image = planes * (rows + reach_h // stride_h) * pitch_for(cols) * pixel
         fit = min(budget // per_image, ceil_div(max_pixels, rows * cols))
-        images = even_split(source.images, min(fit, ceil_div(source.images, threads)))
+        images = even_split(source.images, min(fit, ceil_div(source.images, pieces)))
+    if source.images < pieces and window.rows > 1:
+        rows = ceil_div(window.rows, pieces * ceil_div(ceil_div(window.rows, rows), pieces))
+    elif source.images < pieces:
+        cols = min(cols, max(ceil_div(window.cols, pieces), tile_rows))
     if cols < window.cols:
         linear = False
         cols = ceil_div(cols, tile_rows) * tile_rows
     chunks = ceil_div(source.images, images) * ceil_div(window.rows, rows) * ceil_div(window.cols, cols)
-    # Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile.
-    direct = is_plain(source, window) and source.height * source.images == 1 and pixel == source.channels
-    direct = direct and window.cols >= tile_rows and source.pixel * source.itemsize <= direct_bytes
-    # A weight gradient's tile reads tile_rows channels, also of the last pixel.
-    direct = direct and source.channels >= tile_rows
     pitch = pitch_for(cols)
     plane_rows = rows + reach_h // stride_h
     step = source.pixel if direct else pixel

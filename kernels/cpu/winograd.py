@@ -23,7 +23,7 @@ import numpy as np
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import LANES, at_least, load, prefetch, splat, store
+from minidl.kernels.cpu.lanes import LANES, address, at_least, fetch_far, load, prefetch, splat, store
 from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
@@ -219,6 +219,7 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
             first = block * g.block
             last = min(first + g.block, tiles)
             transform_block(g, source, first, last, scratch, free, vs, v_base)
+            share_ahead = weights.itemsize * (-(-cols * rows // (last - first)))
             for group in range(panel_first, panel_last, g.group):
                 group_last = min(group + g.group, panel_last)
                 u, u_base = weights, group * g.u_size
@@ -230,11 +231,20 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
                 for point in range(POINTS):
                     for panel in range(group_last - group):
                         b = u_base + panel * g.u_size + point * g.u_step
+                        # Meanwhile memory is asked for the weights that come next, a share in each tile.
+                        following = (
+                            b + g.u_size
+                            if panel + 1 < group_last - group
+                            else b + g.u_step - panel * g.u_size
+                        )
+                        ahead = address(u, following)
                         for t in range(0, last - first, rows):
                             acc = zero()
                             a = v_base + point * g.v_step + t * g.v_pitch
                             for k in range(g.channels):
                                 acc = fma(acc, vs, a + k, g.v_pitch, u, b + k * cols)
+                                fetch_far(ahead)
+                                ahead += share_ahead
                             put(acc, ms, m_base + point * g.m_step + t * g.m_pitch + panel * cols, g.m_pitch)
                 channel = group * cols
                 width = min((group_last - group) * cols, g.outputs - channel)
@@ -268,15 +278,20 @@ class WinogradPlan(NamedTuple):
     ready: bool  # the weights are transformed once before the kernel, not by each part of it
 
 
-def tile_shape(outputs: int) -> TileShape:
-    """The register tile: the fastest one, or one vector wide for few outputs. Tiles do not end early, so that
-    other numbers of rows have nothing to offer here."""
+def tile_shape(outputs: int, tiles: int) -> TileShape:
+    """The register tile of which most is useful, of two vectors or of one."""
     lanes = target().float_lanes
-    wide = tile_shapes()[0]
-    narrow = max((s for s in tile_shapes() if s.vectors == 1), key=lambda s: s.speed)
-    return max(
-        (wide, narrow), key=lambda s: s.speed * outputs / (ceil_div(outputs, s.vectors * lanes) * s.vectors)
-    )
+
+    def useful(shape: TileShape) -> float:
+        whole = (
+            ceil_div(outputs, shape.vectors * lanes)
+            * shape.vectors
+            * ceil_div(tiles, shape.rows)
+            * shape.rows
+        )
+        return shape.speed * outputs * tiles / whole
+
+    return max((s for s in tile_shapes() if s.vectors <= 2), key=useful)
 
 
 # Cycles of one core with two 16-lane multiply-adds in each, measured on AMD Zen 5. Only their ratios matter.
@@ -329,11 +344,11 @@ def plan_winograd(
     source: Source, window: Window, outputs: int, threads: int, kept: bool = False
 ) -> WinogradPlan:
     """Cut the tiles into blocks, and blocks and panels into parts, by the estimated time of the longest part."""
-    shape = tile_shape(outputs)
-    cols = shape.vectors * target().float_lanes
-    panels = ceil_div(outputs, cols)
     down, across = ceil_div(window.rows, OUTPUT), ceil_div(window.cols, OUTPUT)
     tiles = source.images * down * across
+    shape = tile_shape(outputs, tiles)
+    cols = shape.vectors * target().float_lanes
+    panels = ceil_div(outputs, cols)
     u_step = crowded(source.channels * cols)
     large = panels * POINTS * u_step * source.itemsize > LARGE
 
@@ -354,7 +369,8 @@ def plan_winograd(
             transforms += 2 * moved * blocks / STREAM
         return products + weights + transforms
 
-    counts = range(ceil_div(FEWEST, shape.rows), MOST // shape.rows + 1)
+    fewest = ceil_div(min(FEWEST, tiles), shape.rows)
+    counts = range(fewest, max(fewest, MOST // shape.rows) + 1)
     choices = [(n * shape.rows, p) for p in range(1, min(threads, panels) + 1) for n in counts]
     block, panel_parts = min(choices, key=lambda choice: longest(*choice))
     chunk_parts = min(max(1, threads // panel_parts), ceil_div(tiles, block))
