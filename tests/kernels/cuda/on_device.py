@@ -112,7 +112,9 @@ def agree(kernel: str, dtype: Any, *args: Any, tolerance: float | None = None, *
     expected = getattr(REFERENCE, kernel)(
         *[wide(a) for a in args], **{k: wide(v) for k, v in options.items()}
     )
+    before = device().launches
     actual = getattr(backend(), kernel)(*args, **options)
+    assert device().launches > before, "computed by the reference, not by a kernel"
     several = isinstance(expected, tuple)
     for a, e in zip(actual if several else [actual], expected if several else [expected], strict=True):
         assert (a is None) == (e is None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from minidl.kernels import folders
 from minidl.kernels.cuda import tiling, tuning
 from minidl.kernels.cuda.families import Families
 from minidl.kernels.cuda.launch import divisor
@@ -39,10 +41,11 @@ class Clock(EmulatedDevice):
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("MINIDL_CACHE_DIR", str(tmp_path))
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tilings are known yet; compiled kernels are."""
+    place = SimpleNamespace(writable=lambda name: tmp_path, write_atomically=folders.write_atomically)
+    monkeypatch.setattr(tuning, "folders", place)
     monkeypatch.setattr(tuning, "_tables", {})
-    yield
 
 
 def convolve(device: EmulatedDevice) -> None:
@@ -64,7 +67,7 @@ def test_the_fastest_tiling_is_measured_once_and_kept_on_disk(
     again = Clock()
     convolve(again)
     assert again.measured == 0 and again.block == device.block
-    (file,) = tmp_path.glob("cuda/tiles-test-card-80-*.json")
+    (file,) = tmp_path.glob("tiles-test-card-80-*.json")
     file.write_text("{ damaged")
     monkeypatch.setattr(tuning, "_tables", {})
     convolve(again)
