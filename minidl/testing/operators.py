@@ -55,16 +55,21 @@ def run(entry: Any, arrays: Sequence[np.ndarray], device: str = "cpu") -> tuple[
     return devices.host(y.data), grads
 
 
+CANCELLED = 0.1
+"""Results smaller than this are measured against it: the terms of a sum are of order 1, and may cancel."""
+
+
 def close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
-    """Equal up to ``tolerance``, relative to each element or to the largest finite one; NaN equals NaN.
+    """Equal up to ``tolerance``, relative to each element or to the largest finite one (at least CANCELLED); NaN
+    equals NaN.
 
     Raises:
         AssertionError: not so; the message shows the worst element.
     """
     if ours.shape != theirs.shape:
         raise AssertionError(f"{what}: shape {ours.shape}, expected {theirs.shape}")
-    atol = tolerance * max(1.0, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)))
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=atol, err_msg=what)
+    scale = max(float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)), CANCELLED)
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, err_msg=what)
 
 
 def first_order(entry: Any) -> None:
