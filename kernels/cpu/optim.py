@@ -1,85 +1,114 @@
-"""Optimizer steps: every array is read and written once, in place.
+"""Optimizer steps: every array is read and written once, in place, all parameters of a group in one launch.
 
-Large parameters are split over threads; each element is computed on its own, so the split changes nothing.
-Scalars are rounded to the parameter's type first, as PyTorch does.
+A kernel gets a table of addresses. Its threads share the elements of all parameters, one after the other; each element
+is computed on its own, so the split changes nothing. Numbers are rounded to the parameter's type first, as in PyTorch.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import carray, types
 
+from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.lanes import intrinsic
 from minidl.kernels.cpu.layout import dense, supported
-from minidl.kernels.cpu.runtime import kernel, launch, share
-from minidl.kernels.reference.checks import Array, expect
-from minidl.kernels.reference.optim import Optimizers, expect_like
+from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.gathered import GatheredOptimizers, Member, Numbers
+
+# Columns of the table: addresses of param, grad and the two states, and how many elements lie before the parameter.
+PARAM, GRAD, STATE0, STATE1, START = range(5)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    """The address as a pointer to elements of the array ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.intp, like), generate
+
+
+@jit(inline="always")
+def _slice(address: int, first: int, last: int, like: Any) -> Any:
+    """Elements first..last-1 of the array at an address, of the dtype of ``like``, counted from 0: LLVM then knows that
+    no index is negative, which vectors need."""
+    return carray(_pointer(address + first * like.itemsize, like), (last - first,))
+
+
+@jit(inline="always")
+def _bounds(table: Any, row: int, part: int, parts: int) -> tuple[int, int]:
+    """The elements of a parameter that belong to a part."""
+    first, last = share(table[-1, START], part, parts)
+    start, end = table[row, START], table[row + 1, START]
+    return max(first, start) - start, min(last, end) - start
 
 
 @kernel
 def _sgd(
-    param: Any,
-    grad: Any,
-    buffer: Any,
+    table: Any,
+    like: Any,
     lr: Any,
     momentum: Any,
     keep: Any,
     decay: Any,
-    heavy: Any,
     nesterov: Any,
+    heavy: Any,
     part: Any,
     parts: Any,
 ) -> None:
-    """keep = 1 - dampening; heavy: there is a momentum buffer."""
-    first, last = share(param.size, part, parts)
-    # Slices counted from 0: LLVM then knows that no index is negative, which vectors need.
-    p, g, m = param[first:last], grad[first:last], buffer[first:last]
-    for i in range(last - first):
-        d = g[i] + decay * p[i]
-        if heavy:
-            m[i] = momentum * m[i] + keep * d
-            d = d + momentum * m[i] if nesterov else m[i]
-        p[i] -= lr * d
+    """keep = 1 - dampening; heavy: there is a momentum buffer, the first state."""
+    for row in range(table.shape[0] - 1):
+        first, last = _bounds(table, row, part, parts)
+        if first >= last:
+            continue
+        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
+        m = _slice(table[row, STATE0], first, last, like)
+        for i in range(last - first):
+            d = g[i] + decay * p[i]
+            if heavy:
+                m[i] = momentum * m[i] + keep * d
+                d = d + momentum * m[i] if nesterov else m[i]
+            p[i] -= lr * d
 
 
 @kernel
 def _adam(
-    param: Any,
-    grad: Any,
-    first_moment: Any,
-    second_moment: Any,
+    table: Any,
+    like: Any,
     rate: Any,
-    shrink: Any,
-    decay: Any,
+    scale: Any,
     keep1: Any,
     beta2: Any,
     keep2: Any,
-    root: Any,
     eps: Any,
+    decay: Any,
+    shrink: Any,
     part: Any,
     parts: Any,
 ) -> None:
-    """rate = lr / (1 - beta1^step), root = sqrt(1 - beta2^step), shrink = 1 - lr * decay for AdamW, else
-    1.
-    """
-    first, last = share(param.size, part, parts)
-    p, g = param[first:last], grad[first:last]
-    m, v = first_moment[first:last], second_moment[first:last]
-    for i in range(last - first):
-        w = shrink * p[i]
-        d = g[i] + decay * w
-        m[i] += keep1 * (d - m[i])
-        v[i] = beta2 * v[i] + keep2 * (d * d)
-        p[i] = w - rate * (m[i] / (np.sqrt(v[i]) / root + eps))
+    """rate = lr / (1 - beta1^step), scale = 1 / sqrt(1 - beta2^step), shrink = 1 - lr * decay for AdamW, else 1."""
+    for row in range(table.shape[0] - 1):
+        first, last = _bounds(table, row, part, parts)
+        if first >= last:
+            continue
+        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
+        m, v = _slice(table[row, STATE0], first, last, like), _slice(table[row, STATE1], first, last, like)
+        for i in range(last - first):
+            w = shrink * p[i]
+            d = g[i] + decay * w
+            m[i] += keep1 * (d - m[i])
+            v[i] = beta2 * v[i] + keep2 * (d * d)
+            p[i] = w - rate * (m[i] / (np.sqrt(v[i]) * scale + eps))
 
 
 @kernel
 def _rmsprop(
-    param: Any,
-    grad: Any,
-    square_avg: Any,
-    buffer: Any,
+    table: Any,
+    like: Any,
     lr: Any,
     alpha: Any,
     keep: Any,
@@ -90,100 +119,62 @@ def _rmsprop(
     part: Any,
     parts: Any,
 ) -> None:
-    """keep = 1 - alpha; heavy: there is a momentum buffer."""
-    first, last = share(param.size, part, parts)
-    p, g, s, m = param[first:last], grad[first:last], square_avg[first:last], buffer[first:last]
-    for i in range(last - first):
-        d = g[i] + decay * p[i]
-        s[i] = alpha * s[i] + keep * (d * d)
-        d = d / (np.sqrt(s[i]) + eps)
-        if heavy:
-            m[i] = momentum * m[i] + d
-            d = m[i]
-        p[i] -= lr * d
+    """keep = 1 - alpha; heavy: there is a momentum buffer, the second state."""
+    for row in range(table.shape[0] - 1):
+        first, last = _bounds(table, row, part, parts)
+        if first >= last:
+            continue
+        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
+        s, m = _slice(table[row, STATE0], first, last, like), _slice(table[row, STATE1], first, last, like)
+        for i in range(last - first):
+            d = g[i] + decay * p[i]
+            s[i] = alpha * s[i] + keep * (d * d)
+            d = d / (np.sqrt(s[i]) + eps)
+            if heavy:
+                m[i] = momentum * m[i] + d
+                d = m[i]
+            p[i] -= lr * d
 
 
-def _flat(param: Array, grad: Array, *state: Array | None) -> list[Array] | None:
-    """Flat views, of a copy where the gradient has another layout; None when what is written is not C-contiguous."""
-    written = [param, *(array for array in state if array is not None)]
-    if not supported(*written) or not all(a.flags.c_contiguous and a.flags.aligned for a in written):
-        return None
-    param, *rest = (array.reshape(-1) for array in written)
-    return [param, dense(grad).reshape(-1), *rest]
+@jit
+def _enter(table: Any, row: int, param: Any, grad: Any, state0: Any, state1: Any) -> None:
+    """Write a parameter's row, and where the next one starts."""
+    table[row, PARAM] = param.ctypes.data
+    table[row, GRAD] = grad.ctypes.data
+    table[row, STATE0] = state0.ctypes.data
+    table[row, STATE1] = state1.ctypes.data
+    table[row + 1, START] = table[row, START] + param.size
 
 
-class OptimMixin(Optimizers):
+# Name of a rule: its kernel, and how many of its numbers at the end are switches.
+RULES: dict[str, tuple[Kernel, int]] = {"sgd": (_sgd, 2), "adam": (_adam, 0), "rmsprop": (_rmsprop, 1)}
+
+
+class OptimMixin(GatheredOptimizers):
     """Optimizer steps for C-contiguous float32 and float64 parameters; the rest goes to the reference."""
 
-    def sgd_step(
-        self,
-        param: Array,
-        grad: Array,
-        momentum_buf: Array | None,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float,
-        nesterov: bool,
-    ) -> None:
-        """See the reference."""
-        expect_like("sgd_step", param, grad=grad, momentum_buf=momentum_buf)
-        flat = _flat(param, grad, momentum_buf)
-        if flat is None:
-            super().sgd_step(param, grad, momentum_buf, lr, momentum, dampening, weight_decay, nesterov)
-            return
-        if momentum_buf is None:
-            flat.append(flat[0])
-        scalars = (param.dtype.type(v) for v in (lr, momentum, 1 - dampening, weight_decay))
-        launch(_sgd, *flat, *scalars, momentum_buf is not None, bool(nesterov), work=param.size)
+    def _ready(self, member: Member) -> Member | None:
+        """Flat views, of a copy where the gradient has another layout."""
+        param, grad, *states = member
+        if not supported(param, grad, *states):
+            return None
+        for written in (param, *states):
+            if written is not None and not (written.flags.c_contiguous and written.flags.aligned):
+                return None
+        first, second = (None if state is None else state.reshape(-1) for state in states)
+        return param.reshape(-1), dense(grad).reshape(-1), first, second
 
-    def adam_step(
-        self,
-        param: Array,
-        grad: Array,
-        m: Array,
-        v: Array,
-        step: int,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled: bool,
-    ) -> None:
-        """See the reference."""
-        expect_like("adam_step", param, grad=grad, m=m, v=v)
-        expect(step >= 1, "adam_step", f"step expects at least 1, got {step}")
-        flat = _flat(param, grad, m, v)
-        if flat is None:
-            super().adam_step(param, grad, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled)
-            return
-        rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
-        scalars = (rate, shrink, decay, 1 - beta1, beta2, 1 - beta2, root, eps)
-        launch(_adam, *flat, *(param.dtype.type(s) for s in scalars), work=param.size)
-
-    def rmsprop_step(
-        self,
-        param: Array,
-        grad: Array,
-        square_avg: Array,
-        momentum_buf: Array | None,
-        lr: float,
-        alpha: float,
-        eps: float,
-        weight_decay: float,
-        momentum: float,
-    ) -> None:
-        """See the reference."""
-        expect_like("rmsprop_step", param, grad=grad, square_avg=square_avg, momentum_buf=momentum_buf)
-        flat = _flat(param, grad, square_avg, momentum_buf)
-        if flat is None:
-            super().rmsprop_step(
-                param, grad, square_avg, momentum_buf, lr, alpha, eps, weight_decay, momentum
+    def _launch_steps(self, kernel: str, members: Sequence[Member], numbers: Numbers) -> None:
+        rule, switches = RULES[kernel]
+        dtype = members[0][0].dtype
+        table = np.zeros((len(members) + 1, 5), np.int64)
+        for row, (param, grad, state0, state1) in enumerate(members):
+            _enter(
+                *(table, row, param, grad),
+                param if state0 is None else state0,
+                param if state1 is None else state1,
             )
-            return
-        if momentum_buf is None:
-            flat.append(flat[0])
-        scalars = (param.dtype.type(v) for v in (lr, alpha, 1 - alpha, eps, weight_decay, momentum))
-        launch(_rmsprop, *flat, *scalars, momentum_buf is not None, work=param.size)
+        cut = len(numbers) - switches
+        values = [dtype.type(number) for number in numbers[:cut]]
+        flags = [bool(number) for number in numbers[cut:]]
+        launch(rule, table, np.empty(0, dtype), *values, *flags, work=float(table[-1, START]))

@@ -14,7 +14,8 @@ from minidl.kernels.reference.checks import Array, expect, expect_shape
 
 def expect_channels(kernel: str, x: Array, **per_channel: Array | None) -> None:
     """Raise ValueError unless x has a channel axis and each named array is (C,)."""
-    expect(x.ndim >= 2, kernel, f"x expects at least 2 axes (..., C), got shape {x.shape}")
+    if x.ndim < 2:
+        raise ValueError(f"{kernel}: x expects at least 2 axes (..., C), got shape {x.shape}")
     for name, array in per_channel.items():
         if array is not None:
             expect_shape(kernel, name, array, (x.shape[-1],))

@@ -19,9 +19,8 @@ def expect_like(kernel: str, param: Array, **others: Array | None) -> None:
     for name, array in others.items():
         if array is not None:
             expect_shape(kernel, name, array, param.shape)
-            expect(
-                array.dtype == param.dtype, kernel, f"{name} expects dtype {param.dtype}, got {array.dtype}"
-            )
+            if array.dtype != param.dtype:
+                raise ValueError(f"{kernel}: {name} expects dtype {param.dtype}, got {array.dtype}")
 
 
 class Optimizers:

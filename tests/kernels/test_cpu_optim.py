@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl.kernels.cpu import CPUBackend
+from minidl.kernels.cpu import CPUBackend, optim
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near
 from tests.kernels.threads import assert_same_for_any_split
@@ -74,3 +74,33 @@ def test_results_do_not_depend_on_the_split(name: str, monkeypatch: pytest.Monke
         return tuple(arrays)
 
     assert_same_for_any_split(monkeypatch, run)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_of_many_parameters_are_made_by_one_launch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(3,), (70_001,), (1,), (0,), (6, 5, 3, 3), (33_333,)]
+    actual, expected = [state(s) for s in shapes], [state(s) for s in shapes]
+    launches: list[Any] = []
+    launch = optim.launch
+    monkeypatch.setattr(optim, "launch", lambda *a, **k: (launches.append(a[0]), launch(*a, **k)))
+    with CPU.together():
+        for arrays in actual:
+            STEPS[name](CPU, arrays)
+        np.testing.assert_array_equal(actual[1][0], expected[1][0], "nothing is done before the end")
+    assert len(launches) == 1
+    for ours, theirs in zip(actual, expected, strict=True):
+        STEPS[name](REFERENCE, theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert_near(a, b, 1e-6)
+
+
+def test_gathered_steps_of_different_types_and_numbers_do_not_mix() -> None:
+    narrow, wide, fast = state((50,)), [a.astype(np.float64) for a in state((50,))], state((50,))
+    with CPU.together():
+        CPU.sgd_step(narrow[0], narrow[1], None, 0.1, 0, 0, 0, False)
+        CPU.sgd_step(wide[0], wide[1], None, 0.1, 0, 0, 0, False)
+        CPU.sgd_step(fast[0], fast[1], None, 0.5, 0, 0, 0, False)
+    start, grad = state((50,))[:2]
+    np.testing.assert_allclose(narrow[0], start - np.float32(0.1) * grad, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(wide[0], start - 0.1 * grad.astype(np.float64), rtol=1e-12)
+    np.testing.assert_allclose(fast[0], start - np.float32(0.5) * grad, rtol=1e-6, atol=1e-7)

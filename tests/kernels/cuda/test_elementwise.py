@@ -53,10 +53,12 @@ def network() -> tuple[list[Any], ...]:
     return tuple(parts)
 
 
-def compare(steps: str, step: str, states: tuple[int, ...], *settings: Any) -> None:
+def compare(step: str, states: tuple[int, ...], *settings: Any) -> None:
     ours, theirs = network(), network()
     before = device().launches
-    getattr(backend(), steps)(*[ours[i] for i in (0, 1, *states)], *settings)
+    with backend().together():
+        for i in range(len(ours[0])):
+            getattr(backend(), step)(*[ours[j][i] for j in (0, 1, *states)], *settings)
     assert device().launches == before + 1, "all parameters in one launch"
     for i in range(len(theirs[0])):
         getattr(REFERENCE, step)(*[theirs[j][i] for j in (0, 1, *states)], *settings)
@@ -66,12 +68,14 @@ def compare(steps: str, step: str, states: tuple[int, ...], *settings: Any) -> N
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd(nesterov: bool) -> None:
-    compare("sgd_steps", "sgd_step", (2,), 0.1, 0.9, 0.3, 0.05, nesterov)
+    compare("sgd_step", (2,), 0.1, 0.9, 0.3, 0.05, nesterov)
 
 
 def test_sgd_without_momentum() -> None:
     ours, theirs = network(), network()
-    backend().sgd_steps(ours[0], ours[1], [None] * 5, 0.1, 0.0, 0.0, 0.05, False)
+    with backend().together():
+        for p, g in zip(ours[0], ours[1], strict=True):
+            backend().sgd_step(p, g, None, 0.1, 0.0, 0.0, 0.05, False)
     for p, g, q in zip(theirs[0], theirs[1], ours[0], strict=True):
         REFERENCE.sgd_step(p, g, None, 0.1, 0.0, 0.0, 0.05, False)
         np.testing.assert_allclose(q, p, rtol=2e-6, atol=1e-7)
@@ -79,14 +83,14 @@ def test_sgd_without_momentum() -> None:
 
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_adam(decoupled: bool) -> None:
-    compare("adam_steps", "adam_step", (2, 3), 3, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
+    compare("adam_step", (2, 3), 3, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
 
 
 def test_rmsprop() -> None:
-    compare("rmsprop_steps", "rmsprop_step", (3, 2), 0.01, 0.9, 1e-3, 0.1, 0.8)
+    compare("rmsprop_step", (3, 2), 0.01, 0.9, 1e-3, 0.1, 0.8)
 
 
-def test_one_parameter_at_a_time_is_a_list_of_one() -> None:
+def test_one_parameter_alone_is_stepped_at_once() -> None:
     (p, *_), (g, *_), (m, *_), (v, *_) = network()
     expected = [a.copy() for a in (p, m, v)]
     backend().adam_step(p, g, m, v, 1, 0.01, 0.9, 0.999, 1e-8, 0.0, False)
@@ -142,6 +146,6 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="sgd_step: grad expects shape"):
         backend().sgd_step(np.ones(3, F32), np.ones(4, F32), None, 0.5, 0.0, 0.0, 0.0, False)
     with pytest.raises(ValueError, match="adam_step: step expects at least 1"):
-        backend().adam_steps([], [], [], [], 0, 0.1, 0.9, 0.99, 1e-8, 0.0, False)
+        backend().adam_step(*[np.ones(3, F32)] * 4, 0, 0.1, 0.9, 0.99, 1e-8, 0.0, False)
     with pytest.raises(ValueError, match="add: b expects shape"):
         backend().add(np.ones(3, F32), np.ones(4, F32))

@@ -129,7 +129,9 @@ def maximum(b: Families) -> None:
 def optimizer(b: Families) -> None:
     params, grads = ([normal(s, F32, n) for n in (5, 2100, 3)] for s in (0, 1))
     expected = [p - 0.5 * g for p, g in zip(params, grads, strict=True)]
-    b.sgd_steps(params, grads, [None] * 3, 0.5, 0.0, 0.0, 0.0, False)
+    with b.together():
+        for p, g in zip(params, grads, strict=True):
+            b.sgd_step(p, g, None, 0.5, 0.0, 0.0, 0.0, False)
     for p, e in zip(params, expected, strict=True):
         near(p, e, 1e-6)
 
