@@ -5,9 +5,10 @@
     python -m benchmarks.cuda_roofline --machine-code --quick --architectures sm_80 sm_90a
 
 Needs no graphics card, and times nothing. The first table is an *estimate* from the cards' data sheets: a kernel takes
-at least the time of its multiplications at the card's rate, and at least the time to move its operands and its result
-once. ``efficiency`` is what the chosen tiling leaves of that: results in a block beyond the edge of the output, and
-multiprocessors idle in the last round of blocks.
+at least the time of its multiplications at the card's rate, at least the time to move its operands and its result
+once, and, on tensor cores, at least the time that its tiles take through shared memory. ``efficiency`` is what the
+chosen tiling leaves of that: results in a block beyond the edge of the output, and multiprocessors idle in the last
+round of blocks.
 """
 
 from __future__ import annotations
@@ -17,30 +18,53 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidl.kernels.cuda import compiler, tiling
-from minidl.kernels.cuda.inventory import ARCHITECTURES, REGISTER_FILE, Kernel, kernels
+from minidl.kernels.cuda.inventory import ARCHITECTURES, REGISTER_FILE, Kernel, capability, kernels
 
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card's data sheet: rates in multiply-adds counted as two, dense; bandwidth in bytes a second.
+    """A graphics card's data sheet: rates in multiply-adds counted as two, dense; bandwidth in bytes a second; the
+    clock at which those rates hold.
 
-    ``tensor`` is what mma.sync reaches: on Hopper about 0.63 of the rate that only wgmma has.
+    On Hopper only wgmma has the rates of the tensor cores; the warps' own instructions reach MMA_SYNC_RATE of them.
     """
 
     name: str
-    compute_capability: int
+    architecture: str
     multiprocessors: int
     shared_limit: int
     bandwidth: float
+    clock: float
     rates: dict[str, float]
 
+    @property
+    def compute_capability(self) -> int:
+        """80 for sm_80."""
+        return capability(self.architecture)
 
+
+HOPPER = {"strict": 67e12, "tf32": 495e12, "bf16": 989e12}
 CARDS = (
-    Card("A100", 80, 108, 163 * 1024, 1.555e12, {"strict": 19.5e12, "tf32": 156e12, "bf16": 312e12}),
     Card(
-        "H100", 90, 132, 227 * 1024, 3.35e12, {"strict": 67e12, "tf32": 0.63 * 495e12, "bf16": 0.63 * 989e12}
+        "A100",
+        "sm_80",
+        108,
+        163 * 1024,
+        1.555e12,
+        1.41e9,
+        {"strict": 19.5e12, "tf32": 156e12, "bf16": 312e12},
     ),
-    Card("RTX 4090", 89, 128, 99 * 1024, 1.008e12, {"strict": 82.6e12, "tf32": 82.6e12, "bf16": 165e12}),
+    Card("H100", "sm_90", 132, 227 * 1024, 3.35e12, 1.83e9, HOPPER),
+    Card("H100 with wgmma", "sm_90a", 132, 227 * 1024, 3.35e12, 1.83e9, HOPPER),
+    Card(
+        "RTX 4090",
+        "sm_89",
+        128,
+        99 * 1024,
+        1.008e12,
+        2.52e9,
+        {"strict": 82.6e12, "tf32": 82.6e12, "bf16": 165e12},
+    ),
 )
 PRECISIONS = {"strict": ("FMA", 4), "tf32": ("TENSOR", 4), "bf16": ("TENSOR", 2)}
 
@@ -77,26 +101,44 @@ def resnet50() -> list[Layer]:
     return [Layer(*shape, count) for shape, count in found.items()]
 
 
+SHARED_RATE = 128
+"""Bytes that a multiprocessor's shared memory moves in a cycle."""
+
+
+def shared_traffic(tile: tiling.Tiling, size: int) -> int:
+    """Bytes through shared memory for one slice of a tile: the copies into it, what the warps or warpgroups read of it
+    (each its own rows and columns), and with wgmma the rounding of float32 in place."""
+    fill = (tile.bm + tile.bn) * tile.slice_bytes
+    if tile.wgmma:
+        return fill * (3 if size == 4 else 1) + tile.bm // 64 * (64 + tile.bn) * tile.slice_bytes
+    return fill + tile.threads // 32 * (tile.wm + tile.wn) * tile.slice_bytes
+
+
 def estimate(card: Card, layer: Layer, batch: int, precision: str) -> dict[str, Any]:
-    """Floating-point operations, bytes, the two lower bounds in seconds, and the tiling's efficiency."""
+    """Floating-point operations, bytes, the lower bounds in seconds, and the tiling's efficiency."""
     math, size = PRECISIONS[precision]
     out = -(-layer.size // layer.stride)
     m, n, k = batch * out * out, layer.outputs, layer.channels * layer.window**2
     flops = 2.0 * m * n * k
     read = layer.size**2 if layer.window >= layer.stride else out**2
     moved = size * (batch * read * layer.channels + m * n + n * k)
-    copy = 16 if layer.channels % (16 // size) == 0 else 8
-    table = tiling.candidates(card, math, copy)  # type: ignore[arg-type]
+    width = 16 // size if layer.channels % (16 // size) == 0 else 8 // size
+    table = tiling.candidates(card, math, size, width)  # type: ignore[arg-type]
     tile = tiling.choose(card, table, m, n, 1, splits=False)  # type: ignore[arg-type]
     tiles = -(-m // tile.bm) * -(-n // tile.bn)
     at_once = card.multiprocessors * tile.blocks
     rounds = -(-tiles // at_once) * at_once
+    staged = tiles * -(-k * size // tile.slice_bytes) * shared_traffic(tile, size) if math != "FMA" else 0
+    share = (
+        tiling.MMA_SYNC_RATE if card.compute_capability == 90 and math == "TENSOR" and not tile.wgmma else 1.0
+    )
     return {
         "flops": flops,
         "bytes": moved,
-        "compute": flops / card.rates[precision],
+        "compute": flops / (share * card.rates[precision]),
         "memory": moved / card.bandwidth,
-        "tile": f"{tile.bm}x{tile.bn}",
+        "shared": staged / (SHARED_RATE * card.clock * card.multiprocessors),
+        "tile": f"{tile.bm}x{tile.bn}{'w' if tile.wgmma else ''}",
         "efficiency": (m * n) / (rounds * tile.bm * tile.bn),
     }
 
@@ -112,9 +154,9 @@ def convolutions(batch: int) -> None:
             )
             for layer in resnet50():
                 e = estimate(card, layer, batch, precision)
-                least = max(e["compute"], e["memory"])
+                bound = max(("compute", "memory", "shared"), key=lambda name: float(e[name]))
+                least = e[bound]
                 total += layer.count * least
-                bound = "memory" if e["memory"] > e["compute"] else "compute"
                 print(
                     f"{layer.size:7d} {layer.channels:4d} {layer.outputs:4d} {layer.window:6d} {layer.stride:6d} "
                     f"{layer.count:6d} {e['flops'] / e['bytes']:10.0f}  {bound:8s} {least * 1e6:12.1f} "
@@ -147,8 +189,7 @@ def machine_code(architectures: list[str], quick: bool) -> None:
                 continue
             instances = [kernel.name] if "<" in kernel.name else []
             usage = compiler.compile(kernel.source, architecture, None, instances).usage[kernel.name]
-            capability = int("".join(c for c in architecture if c.isdigit()))
-            share = occupancy(kernel, usage.registers, usage.shared, capability)
+            share = occupancy(kernel, usage.registers, usage.shared, capability(architecture))
             spilled += usage.spills > 0
             print(
                 f"        {usage.registers:6d} ({kernel.registers:3d}) {kernel.shared_bytes + usage.shared:12d} "

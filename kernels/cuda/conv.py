@@ -47,7 +47,7 @@ def gather(
     assert name is not None
     width = copy_width(x, depth)
     arithmetic = tiling.arithmetic(device, name)
-    table = tiling.candidates(device, arithmetic, width * x.dtype.itemsize)
+    table = tiling.candidates(device, arithmetic, x.dtype.itemsize, width)
     wide = outputs % 4 == 0 and all(p % 4 == 0 for p in place)
     args = (
         x,
@@ -63,7 +63,7 @@ def gather(
     )
 
     def run(tile: Tiling) -> None:
-        instance = f"conv2d<{name}, {arithmetic}, {tile.arguments()}, {width}>"
+        instance = f"conv2d<{name}, {tile.arithmetic(arithmetic)}, {tile.arguments()}, {width}>"
         tiles = -(-pixels // tile.bm) * -(-outputs // tile.bn)
         expect_int32("conv2d", tiles=tiles)
         kernel = device.compile("conv.cu", instances=[instance])[instance]
@@ -94,7 +94,7 @@ def weight_gradient(
     assert name is not None
     width = copy_width(x, depth, outputs)
     arithmetic = tiling.arithmetic(device, name)
-    table = tiling.candidates(device, arithmetic, width * x.dtype.itemsize, name == "float")
+    table = tiling.candidates(device, arithmetic, x.dtype.itemsize, width, across=True)
     place = window(*axes, (oh, ow), n, depth, x.shape[3])
     sizes = struct(DIVISOR, *divisor(depth)), struct(DIVISOR, *divisor(taps))
 
@@ -102,7 +102,7 @@ def weight_gradient(
         tiles = -(-outputs // tile.bm) * -(-columns // tile.bn)
         splits, each = tiling.split(device, tile, tiles * groups, pixels, gy.dtype.itemsize)
         partial = device.empty((splits, o, columns), np.float32)
-        instance = f"conv2d_weight<{name}, {arithmetic}, {tile.arguments()}, {width}>"
+        instance = f"conv2d_weight<{name}, {tile.arithmetic(arithmetic)}, {tile.arguments()}, {width}>"
         kernel = device.compile("conv_weight.cu", instances=[instance])[instance]
         args = (gy, x, partial, place, outputs, each)
         device.launch(kernel, (tiles, splits, groups), tile.threads, args, tile.shared_bytes)

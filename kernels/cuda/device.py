@@ -81,6 +81,10 @@ class Device(Protocol):
     shared_limit: int
     """Bytes of shared memory that one block may have, static and dynamic together."""
 
+    @property
+    def architecture(self) -> str:
+        """What kernels are compiled for, as NVRTC names it: sm_90a, compute_80."""
+
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised C-contiguous array."""
 

@@ -46,8 +46,7 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     assert name is not None
     arithmetic = tiling.arithmetic(device, name)
     width = copy_width(a, a_stored.shape[2], b_stored.shape[2])
-    across = name == "float" and (b_rows or not a_along)
-    table = tiling.candidates(device, arithmetic, width * a.dtype.itemsize, across)
+    table = tiling.candidates(device, arithmetic, a.dtype.itemsize, width, across=b_rows or not a_along)
     along = f"{str(a_along).lower()}, {str(not b_rows).lower()}"
     bias = None if bias is None else operand(device, bias)
 
@@ -59,7 +58,7 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
         target = y if splits == 1 else device.empty((splits, batch, m, n), np.float32)
         first_bias = bias if splits == 1 else None
         fields = struct(PRODUCT, m, n, k, each, 0, n % 4 == 0, m * k, k * n, m * n, batch * m * n)
-        instance = f"gemm<{name}, {out}, {arithmetic}, {along}, {tile.arguments()}, {width}>"
+        instance = f"gemm<{name}, {out}, {tile.arithmetic(arithmetic)}, {along}, {tile.arguments()}, {width}>"
         kernel = device.compile("gemm.cu", instances=[instance])[instance]
         args = (a_stored, b_stored, first_bias, target, fields)
         device.launch(kernel, (tiles, splits, batch), tile.threads, args, tile.shared_bytes)

@@ -57,7 +57,7 @@ def tilings(architecture: str, element: str, math: str, across: bool) -> Iterato
     """Tilings and copy widths that a product may get, with the stages of the architecture."""
     piece = 16 // ELEMENTS[element]
     for width in (piece, piece // 2):
-        for tile in tiling.table(math, width * ELEMENTS[element], across and element == "float"):
+        for tile in tiling.table(math, ELEMENTS[element], width, across, architecture):
             yield tiling.staged(tile, capability(architecture)), width
     width = piece // 4
     while width:
@@ -73,14 +73,16 @@ def kernels(architecture: str) -> Iterator[Kernel]:
                 ends = f"{tile.arguments()}, {width}>"
                 size = (tile.threads, tile.blocks, tile.shared_bytes)
                 quick = number == 0 and (element == "f16" or math == "FMA")
+                quick |= tile == tiling.TILINGS["WARPGROUP"][0] and element != "f16"
+                how = tile.arithmetic(math)
                 if not across:
-                    yield Kernel("conv.cu", f"conv2d<{element}, {math}, {ends}", *size, quick)
-                    yield Kernel("gemm.cu", f"gemm<{element}, {element}, {math}, true, true, {ends}", *size)
+                    yield Kernel("conv.cu", f"conv2d<{element}, {how}, {ends}", *size, quick)
+                    yield Kernel("gemm.cu", f"gemm<{element}, {element}, {how}, true, true, {ends}", *size)
                     continue
-                yield Kernel("conv_weight.cu", f"conv2d_weight<{element}, {math}, {ends}", *size, quick)
+                yield Kernel("conv_weight.cu", f"conv2d_weight<{element}, {how}, {ends}", *size, quick)
                 for order in ("true, false", "false, true", "false, false"):
                     quick_order = quick and order == "true, false"
-                    name = f"gemm<{element}, {element}, {math}, {order}, {ends}"
+                    name = f"gemm<{element}, {element}, {how}, {order}, {ends}"
                     yield Kernel("gemm.cu", name, *size, quick_order)
     for element in ELEMENTS:
         yield from _memory_bound(element)

@@ -17,10 +17,7 @@ from minidl.kernels.cuda.device import Device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SLICE = 64
-"""Bytes of the reduced index in one slice (tile.cuh)."""
-
-MATH = ("FMA", "TENSOR", "TENSOR3")
+MATH = ("FMA", "TENSOR", "TENSOR3", "WARPGROUP")
 PRECISIONS = {"strict": "FMA", "tf32x3": "TENSOR3", "tf32": "TENSOR"}
 _precision: ContextVar[str] = ContextVar("minidl_cuda_float32_precision", default="strict")
 _forced: ContextVar[Tiling | None] = ContextVar("minidl_cuda_tiling", default=None)
@@ -28,7 +25,8 @@ _forced: ContextVar[Tiling | None] = ContextVar("minidl_cuda_tiling", default=No
 
 @dataclass(frozen=True)
 class Tiling:
-    """One way to cut; ``blocks`` is how many of its blocks one multiprocessor should hold."""
+    """One way to cut; ``blocks`` is how many of its blocks one multiprocessor should hold. ``wgmma``: by the
+    instructions of warpgroups (four warps that take 64 rows together), which only sm_90a has."""
 
     bm: int
     bn: int
@@ -36,6 +34,12 @@ class Tiling:
     wn: int
     stages: int
     blocks: int
+    wgmma: bool = False
+
+    @property
+    def slice_bytes(self) -> int:
+        """Bytes of the reduced index in one slice (tile.cuh, warpgroup.cuh)."""
+        return 128 if self.wgmma else 64
 
     @property
     def threads(self) -> int:
@@ -46,7 +50,11 @@ class Tiling:
     def shared_bytes(self) -> int:
         """Dynamic shared memory: the slices, or later, in the same place, each warp's slab of results."""
         slab = 16 * (self.wn + 8) * 4
-        return max(self.stages * (self.bm + self.bn) * SLICE, self.threads // 32 * slab)
+        return max(self.stages * (self.bm + self.bn) * self.slice_bytes, self.threads // 32 * slab)
+
+    def arithmetic(self, math: str) -> str:
+        """How its kernels multiply what ``math`` names, as a template argument."""
+        return "WARPGROUP" if self.wgmma else math
 
     def arguments(self) -> str:
         """As template arguments."""
@@ -62,11 +70,19 @@ TILINGS: dict[str, tuple[Tiling, ...]] = {
     ),
     "TENSOR3": (Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 3)),
     "FMA": (Tiling(128, 128, 64, 32, 4, 1), Tiling(128, 64, 64, 32, 4, 2), Tiling(64, 64, 32, 32, 4, 2)),
+    "WARPGROUP": (
+        Tiling(128, 256, 16, 256, 4, 1, wgmma=True),
+        Tiling(128, 128, 16, 128, 3, 2, wgmma=True),
+        Tiling(128, 64, 16, 64, 4, 2, wgmma=True),
+    ),
 }
 NARROW = Tiling(64, 64, 32, 32, 4, 3)
 """The tiling of operands that are copied less than 8 bytes at a time: the copies decide then, so a small tile does."""
 MIN_SLICES = 8
 """A split takes at least this many slices of the reduced index: shorter ones only fill and drain the pipeline."""
+MMA_SYNC_RATE = 0.63
+"""What the warps' own matrix instructions reach of the rate of wgmma where there is both (Luo et al., "Benchmarking and
+Dissecting the Nvidia Hopper GPU Architecture", 2024)."""
 
 
 @contextmanager
@@ -117,30 +133,48 @@ def staged(tile: Tiling, compute_capability: int) -> Tiling:
 def fit(device: Device, tile: Tiling) -> Tiling:
     """The tiling with as many stages as are of use on the device and fit its shared memory."""
     tile = staged(tile, device.compute_capability)
-    while tile.stages > 2 and tile.stages * (tile.bm + tile.bn) * SLICE > device.shared_limit:
+    while (
+        tile.stages > (3 if tile.wgmma else 2)
+        and tile.stages * (tile.bm + tile.bn) * tile.slice_bytes > device.shared_limit
+    ):
         tile = replace(tile, stages=tile.stages - 1)
     return tile
 
 
-def table(math: str, copy_bytes: int, wide_across: bool) -> tuple[Tiling, ...]:
-    """The tilings whose registers suffice: narrow copies, and fragments read element by element, take those of the
-    largest tile on tensor cores."""
-    narrow = math == "TENSOR" and (copy_bytes < 16 or wide_across)
-    return TILINGS["TENSOR3" if narrow else math]
+def has_wgmma(architecture: str) -> bool:
+    """Whether NVRTC makes the instructions of warpgroups for it: neither for sm_90 without the a nor for later ones."""
+    return architecture.endswith("_90a")
 
 
-def candidates(device: Device, math: str, copy_bytes: int, wide_across: bool = False) -> tuple[Tiling, ...]:
+def table(math: str, itemsize: int, width: int, across: bool, architecture: str) -> tuple[Tiling, ...]:
+    """The tilings whose registers suffice: narrow copies, and fragments read element by element (32-bit operands
+    across k), take those of the largest tile on tensor cores.
+
+    wgmma reads neither. For it float32 is rounded in shared memory, which only the largest tile makes up for
+    (``benchmarks.cuda_roofline``).
+    """
+    if math != "TENSOR":
+        return TILINGS[math]
+    if width * itemsize < 16 or (across and itemsize == 4):
+        return TILINGS["TENSOR3"]
+    offered = TILINGS["WARPGROUP"] if has_wgmma(architecture) else ()
+    return TILINGS["TENSOR"] + (offered[:1] if itemsize == 4 else offered)
+
+
+def candidates(
+    device: Device, math: str, itemsize: int, width: int, across: bool = False
+) -> tuple[Tiling, ...]:
     """The tilings that a product may get, as the device takes them.
 
-    ``copy_bytes``: what one copy into shared memory moves. ``wide_across``: an operand of 32 bits lies across k; its
-    fragments are read element by element, which takes the registers of the largest tile.
+    ``itemsize``: bytes of an element; ``width``: how many of them one copy into shared memory moves; ``across``: an
+    operand lies across k.
     """
     forced = _forced.get()
     if forced is not None:
         return (fit(device, forced),)
-    if copy_bytes < 8:
+    if width * itemsize < 8:
         return (fit(device, NARROW),)
-    return tuple(fit(device, tile) for tile in table(math, copy_bytes, wide_across))
+    return tuple(fit(device, tile) for tile in table(math, itemsize, width, across, device.architecture))
 
 
 def choose(device: Device, table: Sequence[Tiling], m: int, n: int, copies: int, splits: bool) -> Tiling:
@@ -153,7 +187,7 @@ def choose(device: Device, table: Sequence[Tiling], m: int, n: int, copies: int,
 
     def cost(t: Tiling) -> float:
         count = -(-m // t.bm) * -(-n // t.bn) * copies
-        work = t.bm * t.bn + 32 * (t.bm + t.bn)
+        work = (t.bm * t.bn + 32 * (t.bm + t.bn)) * (MMA_SYNC_RATE if t.wgmma else 1)
         return work * (count if splits else -(-count // (device.multiprocessors * t.blocks)) * t.blocks)
 
     return min(table, key=cost)
@@ -162,7 +196,7 @@ def choose(device: Device, table: Sequence[Tiling], m: int, n: int, copies: int,
 def split(device: Device, tile: Tiling, tiles: int, length: int, itemsize: int) -> tuple[int, int]:
     """How a reduced index of ``length`` is cut where there are only ``tiles`` blocks' worth of results: the number of
     splits and their length (a multiple of a slice). One wave of all multiprocessors is aimed at."""
-    slices = max(-(-length * itemsize // SLICE), 1)
+    slices = max(-(-length * itemsize // tile.slice_bytes), 1)
     wanted = min(max(device.multiprocessors * tile.blocks // tiles, 1), max(slices // MIN_SLICES, 1))
-    each = -(-slices // wanted) * (SLICE // itemsize)
+    each = -(-slices // wanted) * (tile.slice_bytes // itemsize)
     return max(-(-length // each), 1), each

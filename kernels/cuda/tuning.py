@@ -33,11 +33,15 @@ def _file(device: Device) -> Path | None:
     return folder / f"tiles-{name}-{sources}.json"
 
 
+def _tiling(bm: int, bn: int, wm: int, wn: int, stages: int, blocks: int, wgmma: int) -> Tiling:
+    return Tiling(bm, bn, wm, wn, stages, blocks, bool(wgmma))
+
+
 def _load(device: Device) -> dict[str, Tiling]:
     path = _file(device)
     try:
         entries = json.loads(path.read_text(encoding="utf8")) if path else {}
-        return {str(key): Tiling(*(int(v) for v in values)) for key, values in entries.items()}
+        return {str(key): _tiling(*map(int, values)) for key, values in entries.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # not there, or damaged: measure again
 

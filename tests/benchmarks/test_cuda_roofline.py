@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import cuda_roofline
-from benchmarks.cuda_roofline import CARDS, Layer, estimate, occupancy, resnet50
+from benchmarks.cuda_roofline import CARDS, Layer, estimate, occupancy, resnet50, shared_traffic
 from minidl.kernels.cuda.inventory import Kernel
+from minidl.kernels.cuda.tiling import TILINGS, Tiling
 
 
 def test_resnet50_has_53_convolutions_of_4_billion_multiply_adds() -> None:
@@ -16,12 +17,24 @@ def test_resnet50_has_53_convolutions_of_4_billion_multiply_adds() -> None:
     assert flops / 2 == pytest.approx(4.09e9, rel=0.01)
 
 
-def test_an_estimate_is_the_larger_of_two_times() -> None:
+def test_an_estimate_counts_operations_and_bytes() -> None:
     e = estimate(CARDS[0], Layer(56, 64, 64, 3, 1, 1), 1, "strict")
     assert e["flops"] == 2 * 56 * 56 * 64 * 64 * 9
     assert e["bytes"] == 4 * (2 * 56 * 56 * 64 + 64 * 64 * 9)
     assert e["compute"] == e["flops"] / 19.5e12 and e["memory"] == e["bytes"] / 1.555e12
     assert 0 < e["efficiency"] <= 1
+
+
+def test_warpgroups_pass_less_through_shared_memory_but_for_float32_that_is_rounded_there() -> None:
+    (mma, *_), (wgmma, *_) = TILINGS["TENSOR"], TILINGS["WARPGROUP"]
+
+    def per_product(tile: Tiling, size: int) -> float:
+        return shared_traffic(tile, size) * size / (tile.bm * tile.bn * tile.slice_bytes)
+
+    assert shared_traffic(mma, 2) == 64 * (128 + 128 + 8 * (64 + 32))
+    assert shared_traffic(wgmma, 2) == 128 * (128 + 256 + 2 * (64 + 256))
+    assert per_product(mma, 2) == 2 * per_product(wgmma, 2)
+    assert per_product(wgmma, 2) < per_product(wgmma, 4) / 2 < per_product(mma, 4) / 2
 
 
 def test_occupancy_is_bound_by_registers_shared_memory_or_warps() -> None:
@@ -34,4 +47,4 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setattr("sys.argv", ["cuda_roofline", "--batch", "8"])
     cuda_roofline.main()
     text = capsys.readouterr().out
-    assert text.count("ms forward") == 9 and "H100, bf16, batch 8" in text
+    assert text.count("ms forward") == 12 and "H100 with wgmma, bf16, batch 8" in text

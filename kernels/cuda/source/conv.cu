@@ -18,9 +18,9 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BLOCKS)
 conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, const T* __restrict__ residual,
        T* __restrict__ y, const Window window, const PixelPlace place, const int outputs, const int relu, const int wide) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
-  using A = Tile<T, true, BM>;
-  using B = Tile<T, true, BN>;
-  extern __shared__ __align__(128) char shared[];
+  using A = TileFor<MATH, T, true, BM>;
+  using B = TileFor<MATH, T, true, BN>;
+  extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, group = blockIdx.z;
   const int column_tiles = (outputs + BN - 1) / BN;
   const int m = blockIdx.x / column_tiles * BM, n = blockIdx.x % column_tiles * BN;

@@ -13,9 +13,9 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BLOCKS)
 conv2d_weight(const T* __restrict__ gy, const T* __restrict__ x, float* __restrict__ partial, const Window window,
               const int outputs, const int split) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
-  using A = Tile<T, false, BM>;
-  using B = Tile<T, false, BN>;
-  extern __shared__ __align__(128) char shared[];
+  using A = TileFor<MATH, T, false, BM>;
+  using B = TileFor<MATH, T, false, BN>;
+  extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, group = blockIdx.z, groups = gridDim.z;
   const int columns = window.h.taps * window.w.taps * window.channels, column_tiles = (columns + BN - 1) / BN;
   const int m = blockIdx.x / column_tiles * BM, n = blockIdx.x % column_tiles * BN;

@@ -80,7 +80,7 @@ __device__ __forceinline__ void write_out(const Accumulators<WM, WN>& acc, char*
         pair.store(slab + (lane / 4 + h * 8) * PITCH + j * 8 + lane % 4 * 2);
       }
     __syncwarp();                                                // the slab has been written
-#pragma unroll
+#pragma unroll 4
     for (int e = 0; e < 16 * PER_ROW / 32; e++) {
       const int r = (e * 32 + lane) / PER_ROW, c = (e * 32 + lane) % PER_ROW * 4;
       Lanes<float, 4> four;

@@ -20,9 +20,9 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BLOCKS)
 gemm(const T* __restrict__ a_matrix, const T* __restrict__ b_matrix, const OUT* __restrict__ bias, OUT* __restrict__ y,
      const Product p) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
-  using A = Tile<T, A_ALONG, BM>;
-  using B = Tile<T, B_ALONG, BN>;
-  extern __shared__ __align__(128) char shared[];
+  using A = TileFor<MATH, T, A_ALONG, BM>;
+  using B = TileFor<MATH, T, B_ALONG, BN>;
+  extern __shared__ __align__(1024) char shared[];
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int column_tiles = (p.n + BN - 1) / BN;
   const int m = blockIdx.x / column_tiles * BM, n = blockIdx.x % column_tiles * BN;

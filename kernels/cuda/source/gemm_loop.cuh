@@ -10,12 +10,16 @@
 //     barrier                            (everybody's copies of slice s; and everybody has left slice s-1)
 //     issue slice s+STAGES-1             (into the stage that slice s-1 has just left)
 //     multiply slice s
+//
+// Warpgroups' products go on while their threads do.  They begin before the copies are issued, and slice s-1's are only known to have
+// ended everywhere at the barrier of slice s+1: so copies run one slice less ahead, and go into the stage of slice s-2.
 #pragma once
-#include "tile.cuh"
+#include "warpgroup.cuh"
 
 // How THREADS threads share the copies of a tile, COPY elements at a time: a thread keeps its column and takes every
 // STEP-th line.
-template <class Tile, int COPY, int THREADS> struct Share {
+template <class Tile_, int COPY, int THREADS> struct Share {
+  using Tile = Tile_;
   static constexpr int PER_LINE = Tile::WIDTH / COPY, STEP = THREADS / PER_LINE, COUNT = Tile::LINES / STEP;
   static_assert(THREADS % PER_LINE == 0 && Tile::LINES % STEP == 0 && COUNT > 0, "the threads must tile the tile");
   int line, column;
@@ -57,7 +61,9 @@ template <class Tile, int COPY, int THREADS> struct MatrixSource {
 template <Math MATH, class A, class B, int WM, int WN, int STAGES, class SourceA, class SourceB>
 __device__ __forceinline__ void gemm_loop(Accumulators<WM, WN>& acc, char* shared, SourceA& a, SourceB& b, int slices, int row,
                                           int col, int lane) {
-  constexpr int STAGE = A::BYTES + B::BYTES;
+  constexpr bool WARPGROUPS = MATH == WARPGROUP;
+  constexpr int STAGE = A::BYTES + B::BYTES, AHEAD = STAGES - (WARPGROUPS ? 2 : 1);
+  static_assert(AHEAD >= 1, "no stage is left to be filled");
   auto issue = [&](int slice) {
     if (slice < slices) {
       char* tiles = shared + slice % STAGES * STAGE;
@@ -67,14 +73,18 @@ __device__ __forceinline__ void gemm_loop(Accumulators<WM, WN>& acc, char* share
     copy_commit();                                               // empty at the end, so that the count stays right
   };
 #pragma unroll
-  for (int s = 0; s < STAGES - 1; s++) issue(s);
+  for (int s = 0; s < AHEAD; s++) issue(s);
   for (int s = 0; s < slices; s++) {
-    copy_wait<STAGES - 2>();
+    char* tiles = shared + s % STAGES * STAGE;
+    copy_wait<AHEAD - 1>();
+    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);
     __syncthreads();
-    issue(s + STAGES - 1);
-    const char* tiles = shared + s % STAGES * STAGE;
-    multiply<MATH, A, B, WM, WN>(acc, tiles, tiles + A::BYTES, row, col, lane);
+    if constexpr (WARPGROUPS) start_products<A, B>(acc[0], tiles, row);
+    issue(s + AHEAD);
+    if constexpr (WARPGROUPS) wgmma_wait<1>();                   // slice s-1's products
+    else multiply<MATH, A, B, WM, WN>(acc, tiles, tiles + A::BYTES, row, col, lane);
   }
+  if constexpr (WARPGROUPS) wgmma_wait<0>();
   copy_wait<0>();
   __syncthreads();                                               // the results are staged where the tiles were
 }

@@ -82,7 +82,7 @@ template <class T_, bool ALONG_K_, int SIZE_> struct Tile {
 // A warp owns WM x WN of the block's tile.  Whatever the arithmetic, a lane's accumulators are those of mma's D: for the
 // 16x8 part (i, j), rows i*16 + g (+8) and columns j*8 + 2t (+1).  So one epilogue serves all.
 
-enum Math { FMA, TENSOR, TENSOR3 };
+enum Math { FMA, TENSOR, TENSOR3, WARPGROUP };                  // the last is warpgroup.cuh's
 
 template <int WM, int WN> using Accumulators = float[WM / 16][WN / 8][4];
 

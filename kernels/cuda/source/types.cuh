@@ -8,6 +8,7 @@ typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
 typedef long long int64_t;
+typedef unsigned long long uint64_t;
 
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };

@@ -27,8 +27,8 @@ ONE = ((1, 1), (1, 1))
 class Mutant(EmulatedDevice):
     """A device whose compiler reads one file with one passage replaced."""
 
-    def __init__(self, file: str, old: str, new: str) -> None:
-        super().__init__()
+    def __init__(self, file: str, old: str, new: str, compute_capability: int) -> None:
+        super().__init__(compute_capability)
         text = compiler.sources()[file]
         assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
         self.file, self.text = file, text.replace(old, new)
@@ -140,10 +140,35 @@ def nan_through_relu(b: Families) -> None:
     assert np.isnan(b.relu(np.array([np.nan], F32))[0])
 
 
-WAIT = "    __syncthreads();\n    issue(s + STAGES - 1);"
+def warpgroups(b: Families) -> None:
+    """Five slices, two blocks of rows and of columns, all ragged."""
+    with tiling.force(Tiling(64, 64, 16, 64, 3, 1, wgmma=True)):
+        compare(b, "matmul", BF16, normal(0, BF16, 72, 280), normal(1, BF16, 72, 280).T)
+
+
+def warpgroups_across(b: Families) -> None:
+    with tiling.force(Tiling(64, 128, 16, 128, 3, 1, wgmma=True)):
+        compare(b, "matmul", BF16, normal(0, BF16, 200, 64).T, normal(1, BF16, 200, 128))
+
+
+def warpgroups_rounding(b: Families) -> None:
+    """Factors of 11 bits and a bit more: one is rounded up, and cutting it would show."""
+    a, w = (rng.integers(1024, 2048, (16, 32)).astype(F32) for rng in map(np.random.default_rng, (0, 1)))
+    with tiling.float32_precision("tf32"), tiling.force(Tiling(64, 64, 16, 64, 3, 1, wgmma=True)):
+        near(b.matmul(a + F32.type(0.75), (w + F32.type(0.75)).T), (a + 1) @ (w + 1).T, 1e-6)
+
+
+HOPPER = (warpgroups, warpgroups_across, warpgroups_rounding)
+
+
+def capability(probe: Callable[[Families], None]) -> int:
+    return 90 if probe in HOPPER else 80
+
+
+WAIT = "    __syncthreads();\n    if constexpr (WARPGROUPS) start"
 BUGS: dict[str, tuple[str, str, str, Callable[[Families], None]]] = {
-    "no barrier in the main loop": ("gemm_loop.cuh", WAIT, "    issue(s + STAGES - 1);", forward),
-    "the wait is too weak by one": ("gemm_loop.cuh", "copy_wait<STAGES - 2>()", "copy_wait<STAGES - 1>()", forward),
+    "no barrier in the main loop": ("gemm_loop.cuh", WAIT, "    if constexpr (WARPGROUPS) start", forward),
+    "the wait is too weak by one": ("gemm_loop.cuh", "copy_wait<AHEAD - 1>()", "copy_wait<AHEAD>()", forward),
     "no commit": ("gemm_loop.cuh", "    copy_commit();    ", "    ", forward),
     "copies go into the stage that is being read": (
         "gemm_loop.cuh", "shared + slice % STAGES", "shared + (slice + 1) % STAGES", forward),
@@ -214,17 +239,37 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Families], None]]] = {
                                                 maximum),
     "a block takes its neighbour's parameter": (
         "optim.cu", "first_block <= blockIdx.x", "first_block < blockIdx.x", optimizer),
+    "warpgroups without a barrier": ("gemm_loop.cuh", WAIT, "    if constexpr (WARPGROUPS) start", warpgroups),
+    "warpgroups are handed a slice after the barrier": (
+        "gemm_loop.cuh", "    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);\n    __syncthreads();",
+        "    __syncthreads();\n    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);", warpgroups),
+    "no fence between copies and warpgroups": ("warpgroup.cuh", "  proxy_fence();\n}", "}", warpgroups),
+    "no fence between accumulators and warpgroups": (
+        "warpgroup.cuh", 'asm volatile("wgmma.fence.sync.aligned;" ::: "memory");', "", warpgroups),
+    "products are not committed": ("warpgroup.cuh", "  wgmma_commit();\n}", "}", warpgroups),
+    "two slices' products in flight": ("gemm_loop.cuh", "wgmma_wait<1>()", "wgmma_wait<2>()", warpgroups),
+    "the last products are not waited for": ("gemm_loop.cuh", "wgmma_wait<0>()", "wgmma_wait<1>()", warpgroups),
+    "copies go into the stage that products read": (
+        "gemm_loop.cuh", "STAGES - (WARPGROUPS ? 2 : 1)", "STAGES - 1", warpgroups),
+    "pieces are not twisted for warpgroups": ("warpgroup.cuh", "(piece % 8 ^ line % 8) * 16", "piece % 8 * 16", warpgroups),
+    "another swizzle is named": ("warpgroup.cuh", "1ull << 62", "2ull << 62", warpgroups),
+    "a warp names its own rows": ("warpgroup.cuh", "row / 64 * 64", "row", warpgroups),
+    "the next columns across k are not where they are said to be": (
+        "warpgroup.cuh", "LINES * SWIZZLED_LINE / 16", "BRICK / 16", warpgroups_across),
+    "a step across k is half as long": ("warpgroup.cuh", "32 : 2 * BRICK", "32 : BRICK", warpgroups_across),
+    "half of the factors are cut to tf32": (
+        "warpgroup.cuh", "    round_to_tf32(b, tiles + ShareA::Tile::BYTES);\n", "", warpgroups_rounding),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("probe", sorted({bug[3] for bug in BUGS.values()}, key=lambda f: f.__name__))
 def test_without_a_bug_nothing_is_reported(probe: Callable[[Families], None]) -> None:
-    probe(Families(EmulatedDevice()))
+    probe(Families(EmulatedDevice(capability(probe))))
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str) -> None:
     file, old, new, probe = BUGS[name]
-    mutant = Families(Mutant(file, old, new))
+    mutant = Families(Mutant(file, old, new, capability(probe)))
     with pytest.raises((KernelFault, AssertionError)):
         probe(mutant)
