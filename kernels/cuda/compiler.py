@@ -35,7 +35,8 @@ class Compiled:
     """One source file under one set of options.
 
     ``symbols`` maps a kernel's name in the source to its name in PTX; ``parameters`` and ``usage`` are by the former.
-    ``cubin`` and ``usage`` are empty for a virtual architecture (``compute_80``).
+    ``remarks`` are ptxas's numbered ones: a wait that it had to insert, asynchronous products that it made wait for
+    each other. ``cubin``, ``usage`` and ``remarks`` are empty for a virtual architecture (``compute_80``).
     """
 
     ptx: str
@@ -43,6 +44,7 @@ class Compiled:
     symbols: dict[str, str]
     parameters: dict[str, tuple[Parameter, ...]]
     usage: dict[str, Usage]
+    remarks: tuple[str, ...]
 
 
 @functools.cache
@@ -174,6 +176,7 @@ def _describe(output: nvrtc.Output) -> Compiled:
         symbols,
         {name: parameters[symbol] for name, symbol in symbols.items()},
         {name: usage[symbol] for name, symbol in symbols.items() if symbol in usage},
+        tuple(line.strip() for line in output.log.splitlines() if re.search(r"\(C\d{4}\)", line)),
     )
 
 

@@ -78,3 +78,24 @@ def test_an_error_names_the_file_and_shows_the_line() -> None:
 def test_an_unknown_source_is_named_with_those_there_are() -> None:
     with pytest.raises(CUDAError, match=r"no CUDA source 'none\.cu'; there are .*elementwise\.cu"):
         compiler.compile("none.cu", "compute_80")
+
+
+FENCE, WAIT = "wgmma.fence.sync.aligned;", "wgmma.wait_group.sync.aligned 0;"
+PRODUCTS = """
+extern "C" __global__ void product(float* y, long long a, long long b) {
+  float d[4] = {y[0], y[1], y[2], y[3]};
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "l"(a), "l"(b));
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  for (int i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = d[i];
+}
+"""
+
+
+@pytest.mark.parametrize(("left_out", "mended"), [(FENCE, "arrive is injected"), (WAIT, "wait is injected")])
+def test_what_ptxas_mends_in_asynchronous_products_is_a_remark(left_out: str, mended: str) -> None:
+    assert not compiler.compile("products.cu", "sm_90a", code=PRODUCTS).remarks
+    made = compiler.compile("products.cu", "sm_90a", code=PRODUCTS.replace(left_out, ""))
+    assert mended in made.remarks[0]

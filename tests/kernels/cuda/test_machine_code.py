@@ -23,6 +23,7 @@ def check(wanted: list[Kernel], architecture: str) -> None:
     for source, several in by_source.items():
         names = [k.name for k in several if "<" in k.name]
         made = compiler.compile(source, architecture, None, names)
+        faults += [f"{source} for {architecture}: {remark}" for remark in made.remarks]
         for kernel in several:
             usage = made.usage[kernel.name]
             if usage.spills or usage.stack or usage.registers > kernel.registers:
