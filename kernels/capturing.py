@@ -38,6 +38,8 @@ class Capture:
         self.place = place
         self._before: list[Callable[[], None]] = []
         self._held: list[Any] = []
+        self._conditions: list[Callable[[], bool]] = []
+        self._gradients: list[tuple[Any, Any]] = []
         self._replay: Callable[[], None] | None = None
         self._fresh = False
 
@@ -45,9 +47,21 @@ class Capture:
         """Keep these alive as long as the recording, which has their addresses."""
         self._held.extend(values)
 
-    def holds(self, value: Any) -> bool:
-        """Whether this object is held."""
-        return any(value is held for held in self._held)
+    def depends(self, condition: Callable[[], bool]) -> None:
+        """The recording is of use only while this holds."""
+        self._conditions.append(condition)
+
+    def valid(self) -> bool:
+        """Whether all conditions hold."""
+        return all(condition() for condition in self._conditions)
+
+    def has_gradient(self, leaf: Any) -> bool:
+        """Whether the present gradient of a leaf was made in this recording."""
+        return any(leaf is known and leaf.grad is grad for known, grad in self._gradients)
+
+    def set_gradient(self, leaf: Any) -> None:
+        """The present gradient of a leaf is a result of the recording: it is there again after a replay."""
+        self._gradients.append((leaf, leaf.grad))
 
     def before_replay(self, action: Callable[[], None]) -> None:
         """Do this on the host before every replay but the first, in the order of these calls: the recording itself was
@@ -71,13 +85,12 @@ class Capture:
         Raises:
             CaptureError: ``run`` does what cannot be recorded.
         """
-        if active() is not None:
-            raise CaptureError("a captured step inside a captured step")
         _local.capture = self
         try:
             result, self._replay = self.place.record(run)
         finally:
             _local.capture = None
+        self._gradients = [(leaf, grad) for leaf, grad in self._gradients if leaf.grad is grad]
         self._fresh = True
         return result
 
@@ -89,6 +102,8 @@ class Capture:
                 action()
         self._fresh = False
         self._replay()
+        for leaf, grad in self._gradients:
+            leaf.grad = grad
 
 
 class _Local(threading.local):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from minidl.kernels import capturing
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect
 from minidl.kernels.reference.optim import expect_like
@@ -30,7 +31,9 @@ class GatheredOptimizers(ReferenceBackend):
 
     def __init__(self, xp: Any) -> None:
         super().__init__(xp)
-        self._gathered = threading.local()  # .steps: what waits for the end of a block in this thread
+        # Of each thread: .steps waits for the end of a block; .again makes one of them anew, while these are launched;
+        # .heard takes the numbers of a step that is not to be made.
+        self._gathered = threading.local()
 
     def _ready(self, member: Member) -> Member | None:
         """The arrays as the kernels take them, or None where they do not: the reference makes that step."""
@@ -41,9 +44,12 @@ class GatheredOptimizers(ReferenceBackend):
         raise NotImplementedError(f"{type(self).__name__} does not define _launch_steps")
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, again: Callable[[], None] | None = None) -> Iterator[None]:
         """Optimizer steps in a ``with`` block are gathered, and launched at its end, those that share their numbers
-        together. None is made when the block ends in an error."""
+        together. None is made when the block ends in an error.
+
+        In a captured step all must share them, and ``again`` calls one of the steps anew, with its numbers of then.
+        """
         if getattr(self._gathered, "steps", None) is not None:
             yield
             return
@@ -53,16 +59,41 @@ class GatheredOptimizers(ReferenceBackend):
             yield
         finally:
             self._gathered.steps = None
-        for (kernel, _, numbers), members in waiting.items():
-            self._launch_steps(kernel, members, numbers)
+        self._gathered.again = again if len(waiting) == 1 else None
+        try:
+            for (kernel, _, numbers), members in waiting.items():
+                self._launch_steps(kernel, members, numbers)
+        finally:
+            self._gathered.again = None
+
+    def _again(self) -> Callable[[], None] | None:
+        """What makes one of the steps anew that are being launched."""
+        return getattr(self._gathered, "again", None)
+
+    def _heard(self, again: Callable[[], None]) -> Numbers:
+        """The numbers of the step that ``again`` would make."""
+        heard: list[Numbers] = []
+        self._gathered.heard = heard
+        try:
+            again()
+        finally:
+            self._gathered.heard = None
+        return heard[0]
 
     def _step(self, kernel: str, member: Member, numbers: Numbers, reference: Callable[[], None]) -> None:
         """Make the step now or, inside ``together``, at its end; ``reference`` makes the others."""
         param = member[0]
+        heard = getattr(self._gathered, "heard", None)
+        if heard is not None:
+            heard.append(numbers)
+            return
         if not param.size:
             return
         ready = self._ready(member)
         if ready is None:
+            capturing.refuse(
+                f"{kernel} of a {param.dtype} parameter", "its step is no kernel's; keep it in float32"
+            )
             reference()
             return
         waiting = getattr(self._gathered, "steps", None)

@@ -204,6 +204,7 @@ if TYPE_CHECKING:
     from minidl.autograd.draw import draw_graph
     from minidl.autograd.recompute import checkpoint
     from minidl.derivatives import hessian, hvp, jacobian, jvp, vjp
+    from minidl.graphs import CaptureError, compile_step
     from minidl.kernels import conv_algorithm, get_num_threads, memory_stats, set_num_threads
     from minidl.nn.fused import fuse
     from minidl.testing import gradcheck, gradgradcheck
@@ -213,7 +214,9 @@ _ELSEWHERE = {
     **dict.fromkeys(("GradScaler", "autocast"), "minidl.amp"),
     "bfloat16": "minidl.dtypes",
     **dict.fromkeys(("double", "float", "half", "int", "long", "short"), "minidl.dtypes"),
+    "CaptureError": "minidl.graphs",
     "checkpoint": "minidl.autograd.recompute",
+    "compile_step": "minidl.graphs",
     "detect_anomaly": "minidl.autograd.anomaly",
     "draw_graph": "minidl.autograd.draw",
     "fuse": "minidl.nn.fused",
@@ -226,10 +229,12 @@ _ELSEWHERE = {
 }
 
 __all__ = [
-    "Function", "GradScaler", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose", "amax", "amin",
+    "CaptureError", "Function", "GradScaler", "Parameter", "Tensor", "abs", "acos", "acosh", "add", "all", "allclose",
+    "amax", "amin",
     "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin", "asinh", "atan", "atan2", "atanh", "autocast",
     "bfloat16", "bmm", "bool_", "broadcast_tensors", "broadcast_to", "cast", "cat", "ceil", "checkpoint",
-    "chunk", "clamp", "clone", "conv_algorithm", "cos", "cosh", "count_nonzero", "cuda", "cumprod", "cumsum", "data",
+    "chunk", "clamp", "clone", "compile_step", "conv_algorithm", "cos", "cosh", "count_nonzero", "cuda", "cumprod",
+    "cumsum", "data",
     "default_device",
     "detect_anomaly", "diagonal", "div", "dot", "draw_graph", "einsum", "empty", "empty_like",
     "enable_grad", "eq", "equal", "erf", "exp", "exp2", "expm1", "eye", "flatten", "flip", "float16",

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import capturing
+
 __all__ = ["generator", "get_state", "manual_seed", "set_state"]
 
 _generator = np.random.Generator(np.random.PCG64(0))
@@ -23,6 +25,9 @@ def manual_seed(seed: int) -> None:
 
 def generator() -> np.random.Generator:
     """The generator that initialisers and dropout draw from."""
+    capturing.refuse(
+        "random numbers drawn", "pass them as an argument: a replay would have the same ones again"
+    )
     return _generator
 
 

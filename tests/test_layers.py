@@ -24,6 +24,7 @@ LAYERS = [
         "minidl.creation",
         "minidl.amp",
         "minidl.cuda",
+        "minidl.graphs",
     },
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},

@@ -203,6 +203,7 @@ class Card(Place):
         with cupy.cuda.Device(index):
             self._copies = cupy.cuda.Stream(non_blocking=True)
         self._under_way: deque[tuple[Any, np.ndarray]] = deque()
+        self._recording = False
 
     @property
     def backend(self) -> Any:
@@ -237,7 +238,7 @@ class Card(Place):
 
     def _outside(self) -> Any:
         """In a recorded step, memory that is not its own, which is taken in turns by what it computes."""
-        if capturing.active() is None:
+        if not self._recording:
             return nullcontext()
         return cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc)
 
@@ -255,14 +256,15 @@ class Card(Place):
         staged[...] = source
         step = capturing.active()
         with cupy.cuda.Device(self.device.index):
-            if step is None:
+            if not self._recording:
                 stream = cupy.cuda.get_current_stream()
                 target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, stream)
                 self._keep(staged, stream)
             else:
                 target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, self._copies)
                 self._copies.synchronize()
-                step.hold(target)
+                if step is not None:
+                    step.hold(target)
 
     def staging(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array in pinned memory, from CuPy's pool."""
@@ -311,6 +313,7 @@ class Card(Place):
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream, cupy.cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
+                self._recording = True
                 try:
                     result = run()
                     graph = stream.end_capture()
@@ -322,6 +325,8 @@ class Card(Place):
                 except BaseException:
                     self._abandon(stream)
                     raise
+                finally:
+                    self._recording = False
 
         def replay() -> None:
             with cupy.cuda.Device(self.device.index):

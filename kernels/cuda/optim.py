@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.cuda.device import Device, blocks
 from minidl.kernels.cuda.launch import operand
 from minidl.kernels.gathered import GatheredOptimizers, Member, Numbers
+from minidl.kernels.reference.checks import Array
 
 ENTRY = np.dtype([(name, "i8") for name in ("param", "state0", "state1", "grad", "count", "first_block")])
 PER_BLOCK = 1024
@@ -16,6 +18,8 @@ PER_BLOCK = 1024
 MOST = 72
 """Parameters of one launch: their table is an argument of the kernel."""
 TABLE = np.dtype((np.void, MOST * ENTRY.itemsize))
+LIVE = {"sgd": 4, "adam": 8, "rmsprop": 6}
+"""How many of a rule's numbers, the first ones, may change from step to step."""
 SWITCHES = {"sgd": 1, "adam": 0, "rmsprop": 1}
 """Numbers at the end that say whether there is a buffer: here a null address does."""
 
@@ -41,7 +45,7 @@ class OptimMixin(GatheredOptimizers):
         return turned[0], operand(self.device, grad.transpose(order)), turned[1], turned[2]
 
     def _launch_steps(self, kernel: str, members: Sequence[Member], numbers: Numbers) -> None:
-        device = self.device
+        device, live = self.device, self._live(kernel)
         numbers = numbers[: len(numbers) - SWITCHES[kernel]]
         for start in range(0, len(members), MOST):
             part, first = members[start : start + MOST], 0
@@ -50,5 +54,15 @@ class OptimMixin(GatheredOptimizers):
                 places = [0 if a is None else device.address(a) for a in (param, *state, grad)]
                 table[i] = (*places, param.size, first)
                 first += blocks(param.size, PER_BLOCK)
-            args = (table.view(TABLE)[0], len(part), *numbers)
+            args = (table.view(TABLE)[0], len(part), live, *numbers)
             device.launch(device.compile("optim.cu")[kernel], first, 256, args)
+
+    def _live(self, kernel: str) -> Array | None:
+        """In a captured step, where the kernel finds the numbers of the rule, as they are before each replay."""
+        capture, again = capturing.active(), self._again()
+        if capture is None:
+            return None
+        if again is None:
+            capturing.refuse(f"{kernel}: a step whose numbers would never change", "call Optimizer.step()")
+            return None
+        return capture.feed(lambda: np.array(self._heard(again)[: LIVE[kernel]], np.float32))

@@ -193,6 +193,7 @@ class EmulatedDevice:
                 f"{function.name}: {total} bytes of shared memory, the device allows {self.shared_limit} for a block"
             )
         values, arrays = self._arguments(function, args)
+        arrays += _addressed.values()
 
         def run() -> None:
             self._run(function, g, b, shared_bytes, values, arrays)
@@ -212,8 +213,7 @@ class EmulatedDevice:
         """Run a launch that was checked; ``values`` are the bytes of its arguments, ``arrays`` what they point to."""
         handle: _Handle = function.handle
         translation = handle.library.translation
-        reached = (*arrays, *_addressed.values())
-        ranges = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in reached]
+        ranges = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays]
         pointers = (ctypes.c_void_p * max(len(values), 1))(*[v.ctypes.data for v in values])
         spans = np.array(sorted([*ranges, *handle.library.constants]), np.uint64).reshape(-1)
         holes = np.array(translation.holes, np.uint32).reshape(-1)

@@ -7,7 +7,7 @@ is only read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +29,9 @@ class Optimizers:
     xp: Any
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Steps in a ``with`` block may be gathered and made at its end: here each is made at once."""
+    def together(self, again: Callable[[], None] | None = None) -> Iterator[None]:
+        """Steps in a ``with`` block may be gathered and made at its end: here each is made at once. ``again`` calls one
+        of them anew, for what a captured step asks before each replay."""
         yield
 
     def sgd_step(

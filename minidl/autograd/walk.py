@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from minidl.autograd.function import Function
 from minidl.autograd.mode import deferring, mode, set_grad_enabled, without_autocast
 from minidl.autograd.ownership import owned
+from minidl.kernels import capturing
 
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
@@ -33,10 +34,17 @@ def backward(
         while found:
             _, entry = found.popitem()
             leaf = entry[0]
+            capture = capturing.active()
             if leaf.grad is None:
                 leaf.grad = owned(entry, connected=create_graph)
+            elif capture is not None and not capture.has_gradient(leaf):
+                capturing.refuse(
+                    "backward adds to a gradient that was there before it", "call zero_grad() in the step"
+                )
             else:
                 leaf.grad = leaf.grad + entry[1]  # a new array: whoever holds the old one keeps its values
+            if capture is not None:
+                capture.set_gradient(leaf)
 
 
 def grad(

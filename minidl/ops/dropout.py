@@ -8,7 +8,7 @@ import numpy as np
 from minidl import random
 from minidl.ops._common import expect_floating
 from minidl.ops.elementwise import mask
-from minidl.ops.promotion import beside
+from minidl.ops.promotion import drawn
 from minidl.tensor import Tensor
 
 __all__ = ["dropout", "dropout1d", "dropout2d", "stochastic_depth"]
@@ -21,9 +21,12 @@ def _drop(op: str, x: Tensor, p: float, training: bool, shape: tuple[int, ...]) 
     expect_floating(op, "x", x)
     if not training or p == 0.0:
         return x
-    keep = random.generator().random(shape, np.float32) >= p
-    scale = keep.astype(x.dtype) * x.dtype.type(0.0 if p == 1.0 else 1.0 / (1.0 - p))
-    return mask(x, np.broadcast_to(beside(scale, x), x.shape))
+
+    def draw() -> np.ndarray:
+        keep = random.generator().random(shape, np.float32) >= p
+        return keep.astype(x.dtype) * x.dtype.type(0.0 if p == 1.0 else 1.0 / (1.0 - p))
+
+    return mask(x, np.broadcast_to(drawn(draw, x), x.shape))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

@@ -53,8 +53,9 @@ def param_groups(
     return groups
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> float:
-    """Scales all gradients in place so that their joint 2-norm is at most max_norm; returns the norm before.
+def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> Any:
+    """Scales all gradients in place so that their joint 2-norm is at most max_norm; returns the norm before: a float,
+    or on a device a tensor there, which nobody waits for.
 
     The factor is max_norm / (norm + 1e-6), as PyTorch's, and 1 at most. The squares are summed in float64.
     With a norm that is not finite nothing is scaled: the caller sees the returned value. No gradients: 0.
@@ -63,9 +64,20 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> f
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm!r}")
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [p.grad for p in tensors if p.grad is not None]
+    if gradients and gradients[0].device != "cpu":
+        return _clip_on_device(gradients, max_norm)
     norm = math.sqrt(sum(float(np.sum(np.square(g.data, dtype=np.float64))) for g in gradients))
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1:
         for gradient in gradients:
             gradient.copy_(gradient.data * gradient.dtype.type(factor))
     return norm
+
+
+def _clip_on_device(gradients: list[Tensor], max_norm: float) -> Tensor:
+    norm = np.sqrt(sum(np.sum(np.square(g.data, dtype=np.float64)) for g in gradients))
+    factor = np.minimum(max_norm / (norm + 1e-6), 1.0)
+    factor = np.where(np.isfinite(norm), factor, 1.0)
+    for gradient in gradients:
+        gradient.copy_(gradient.data * factor.astype(gradient.dtype))
+    return Tensor._wrap(norm.astype(np.float32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd.mode import settle
 from minidl.errors import MinidlError
-from minidl.kernels import devices
+from minidl.kernels import capturing, devices
 from minidl.tensor import Tensor
 
 __all__ = ["Optimizer", "OptimizerStateError", "check_settings"]
@@ -147,6 +148,10 @@ class Optimizer:
         they are.
         """
         settle()  # inside of a forward pass: what it has computed so far belongs to the old values
+        capture = capturing.active()
+        if capture is not None:
+            self._record_step(capture)
+            return
         with ExitStack() as gathering:  # a back end may make many small steps in one
             open_backends: set[int] = set()
             for group in self.param_groups:
@@ -162,6 +167,48 @@ class Optimizer:
                         state = self.state[id(parameter)] = {"step": 0}
                     state["step"] += 1
                     self._update(parameter.data, parameter.grad.data, state, group)
+                    parameter.mark_changed()
+
+    def _record_step(self, capture: capturing.Capture) -> None:
+        """The step inside a captured one. Parameters of one group and one count of steps share their numbers, which are
+        asked for again before each replay."""
+        owner = type(self).__name__
+        alike: dict[tuple[int, int], list[tuple[Tensor, dict[str, Any]]]] = {}
+        for number, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                if parameter.grad is None or not parameter.requires_grad:
+                    continue
+                state = self.state.get(id(parameter))
+                if state is None:
+                    raise capturing.CaptureError(
+                        f"{owner}: the first step of a parameter of shape {parameter.shape} inside a captured step; "
+                        f"its state must be made in a call before"
+                    )
+                state["step"] += 1
+                alike.setdefault((number, state["step"]), []).append((parameter, state))
+        members = [m for several in alike.values() for m in several]
+        arrays = [(parameter, parameter.data, state) for parameter, state in members]
+
+        def advance() -> None:
+            for parameter, state in members:
+                state["step"] += 1
+                parameter.mark_changed()
+
+        capture.before_replay(advance)
+        capture.depends(
+            lambda: all(p.data is array and self.state.get(id(p)) is state for p, array, state in arrays)
+        )
+        for (number, _), several in alike.items():
+            group, (first, state) = self.param_groups[number], several[0]
+            again = partial(self._update, first.data, first.grad.data, state, group)  # type: ignore[union-attr]
+            with kernels.backend(first.data).together(again):
+                for parameter, state in several:
+                    known = len(state)
+                    self._update(parameter.data, parameter.grad.data, state, group)  # type: ignore[union-attr]
+                    if len(state) != known:
+                        raise capturing.CaptureError(
+                            f"{owner}: new state inside a captured step; make it in a call before"
+                        )
                     parameter.mark_changed()
 
     def _update(self, parameter: Any, gradient: Any, state: dict[str, Any], group: Group) -> None:

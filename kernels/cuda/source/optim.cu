@@ -2,7 +2,8 @@
 //
 // A network has hundreds of small parameters; a launch for each would be mostly launching.  So a table says, for each parameter,
 // where its arrays lie and which blocks are its own; a block finds its parameter by bisection.  The table is an argument of the
-// kernel (of 4096 bytes at most), so nothing is copied for it, and a captured graph has it inside.
+// kernel (of 4096 bytes at most), so nothing is copied for it, and a captured graph has it inside.  The numbers of the rule are
+// arguments too; a captured graph reads them where ``live`` points instead, since a learning rate changes between replays.
 #include "types.cuh"
 
 struct Entry {
@@ -32,8 +33,9 @@ template <class Rule> __device__ __forceinline__ void update(const Table& table,
 
 // g = grad + decay * p;  buf = momentum * buf + (1 - dampening) * g;  p -= lr * (nesterov ? g + momentum * buf : buf)
 extern "C" __global__ void __launch_bounds__(256)
-sgd(const __grid_constant__ Table table, const int parameters, const float lr, const float momentum, const float keep,
-    const float decay, const int nesterov) {
+sgd(const __grid_constant__ Table table, const int parameters, const float* __restrict__ live, float lr, float momentum,
+    float keep, float decay, const int nesterov) {
+  if (live) lr = live[0], momentum = live[1], keep = live[2], decay = live[3];
   update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i];
     float g = fmaf(decay, p, e.grad[i]);
@@ -49,8 +51,12 @@ sgd(const __grid_constant__ Table table, const int parameters, const float lr, c
 // m += (1 - beta1)(g - m);  v = beta2 * v + (1 - beta2) g^2;  p -= rate * m / (sqrt(v) * scale + eps).  Decoupled: p *= shrink first.
 // rate = lr / (1 - beta1^step) and scale = 1 / sqrt(1 - beta2^step) come from the host, in double.
 extern "C" __global__ void __launch_bounds__(256)
-adam(const __grid_constant__ Table table, const int parameters, const float rate, const float scale, const float rest1,
-     const float beta2, const float rest2, const float eps, const float decay, const float shrink) {
+adam(const __grid_constant__ Table table, const int parameters, const float* __restrict__ live, float rate, float scale,
+     float rest1, float beta2, float rest2, float eps, float decay, float shrink) {
+  if (live) {
+    rate = live[0], scale = live[1], rest1 = live[2], beta2 = live[3];
+    rest2 = live[4], eps = live[5], decay = live[6], shrink = live[7];
+  }
   update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i] * shrink, g = fmaf(decay, p, e.grad[i]);
     const float m = fmaf(rest1, g - e.state0[i], e.state0[i]), v = fmaf(beta2, e.state1[i], rest2 * (g * g));
@@ -62,8 +68,9 @@ adam(const __grid_constant__ Table table, const int parameters, const float rate
 
 // g = grad + decay * p;  square = alpha * square + (1 - alpha) g^2;  d = g / (sqrt(square) + eps);  with a buffer d = buf = momentum * buf + d
 extern "C" __global__ void __launch_bounds__(256)
-rmsprop(const __grid_constant__ Table table, const int parameters, const float lr, const float alpha, const float rest,
-        const float eps, const float decay, const float momentum) {
+rmsprop(const __grid_constant__ Table table, const int parameters, const float* __restrict__ live, float lr, float alpha,
+        float rest, float eps, float decay, float momentum) {
+  if (live) lr = live[0], alpha = live[1], rest = live[2], eps = live[3], decay = live[4], momentum = live[5];
   update(table, parameters, [=](const Entry& e, int64_t i) {
     const float p = e.param[i], g = fmaf(decay, p, e.grad[i]);
     const float square = fmaf(alpha, e.state0[i], rest * (g * g));

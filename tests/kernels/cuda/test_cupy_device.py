@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.kernels import devices
+from minidl.kernels import capturing, devices
 from minidl.kernels.cuda import nvrtc
 from minidl.kernels.cuda.device import CUDAError, OutOfMemory
 from minidl.nn import functional as F
 from tests import target
 from tests.kernels.cuda import fake_cupy
 from tests.kernels.emulator.needs import emulator
+from tests.minidl.devices.test_capture import OPTIMIZERS, trained
 
 pytestmark = [
     emulator,
@@ -79,6 +80,24 @@ def test_a_batch_that_was_sent_is_there_once_it_is_received() -> None:
     arrived = receive()
     assert card().get(arrived).tolist() == [[5.0] * 2] * 3
     assert arrived.strides == batch.T.strides
+
+
+def test_a_training_captured_as_a_graph_is_the_same_bit_for_bit(cards: fake_cupy.Cards) -> None:
+    plain, captured = (trained(OPTIMIZERS["adamw"], "cuda", compiled) for compiled in (False, True))
+    assert cards.graphs == 4
+    for key, array in plain.items():
+        np.testing.assert_array_equal(captured[key], array, err_msg=key)
+
+
+def test_what_cupy_refuses_in_a_capture_is_told_and_ends_it(cards: fake_cupy.Cards) -> None:
+    def step(x: minidl.Tensor) -> minidl.Tensor:
+        x.data.data.copy_from_host_async(0, x.nbytes, cards.streams[-1])
+        return x
+
+    x = minidl.ones(2, device="cuda")
+    with pytest.raises(minidl.CaptureError, match=r"the step cannot be captured: .* H2D transfers"):
+        capturing.Capture(card()).record(lambda: step(x))
+    assert len(cards.streams) == 1 and (x + 1).tolist() == [2.0, 2.0]
 
 
 def test_more_shared_memory_is_asked_for_once(cards: fake_cupy.Cards) -> None:

@@ -1,0 +1,221 @@
+"""A training or inference step captured once and replayed: on a card one CUDA graph instead of hundreds of launches.
+
+    @minidl.compile_step
+    def step(images, labels):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for images, labels in loader:
+        loss = step(images.to("cuda"), labels)
+        scheduler.step()                           # the next replay has the new learning rate
+
+Cf. ``torch.cuda.make_graphed_callables``. What differs, on purpose: a warm-up call is a step like any other, results
+are copies, and a learning rate or Adam's count of steps goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from minidl.autograd import is_grad_enabled
+from minidl.autograd.mode import mode, settle
+from minidl.kernels import devices
+from minidl.kernels.capturing import Capture, CaptureError, active
+from minidl.tensor import Tensor
+
+__all__ = ["CaptureError", "CompiledStep", "compile_step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MOST = 16
+"""Captures of one step; more are taken for a number that changes at every call."""
+
+
+def compile_step(
+    function: Callable[P, R] | None = None, *, device: str | None = None, warmup: int = 2
+) -> Any:
+    """``function`` as a step that is captured and replayed on a device; also a decorator.
+
+    The first ``warmup`` calls with arguments of some shapes run as they are. The next one records everything that the
+    function starts on the device, and from then on a call copies its arguments into the recorded ones and replays. On
+    the CPU the function is simply called.
+
+    - Tensors and NumPy arrays, also in lists, tuples and dicts, are inputs; arrays arrive in the function as tensors of
+      the device. Every new shape, dtype or memory layout is a capture of its own, and so is every new value of anything
+      else (numbers, strings, models).
+    - Results are copies, without a graph: the step holds forward and backward, or runs under ``no_grad``.
+    - Everything else that the function reads on the host is read once, at the capture: modes of layers, Python numbers,
+      NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, dropout, the
+      running statistics of batch norms.
+    - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
+      them, and let the step call ``zero_grad``. An optimizer's state that was loaded makes a new capture.
+
+    Args:
+        function: the step.
+        device: where it runs; default: where its first tensor on a device lies.
+        warmup: uncaptured calls before a capture, at least 1: kernels are compiled and chosen, optimizer states made.
+
+    Returns:
+        A :class:`CompiledStep`.
+
+    Raises:
+        CaptureError: from a call, when the step reads a value of the device (``item()``, ``if tensor:``, an index of
+            bools), draws random numbers other than dropout's, or adds to gradients that were there before it.
+        ValueError: ``warmup`` is less than 1.
+    """
+    if function is None:
+        return functools.partial(compile_step, device=device, warmup=warmup)
+    return CompiledStep(function, device, warmup)
+
+
+class CompiledStep(Generic[P, R]):
+    """A step that is captured when it is called; see :func:`compile_step`."""
+
+    def __init__(self, function: Callable[P, R], device: str | None, warmup: int) -> None:
+        if not isinstance(warmup, int) or warmup < 1:
+            raise ValueError(f"compile_step: warmup expects an integer of at least 1, got {warmup!r}")
+        self.function, self.warmup = function, warmup
+        self.device = None if device is None else devices.canonical(device)
+        self._calls: dict[Any, int] = {}
+        self._graphs: dict[Any, _Graph] = {}
+        functools.update_wrapper(self, function)
+
+    @property
+    def captures(self) -> int:
+        """How many captures there are, one for each kind of arguments."""
+        return len(self._graphs)
+
+    def reset(self) -> None:
+        """Forget all captures, and free their memory."""
+        self._calls.clear()
+        self._graphs.clear()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The step's results, for these arguments."""
+        name = self.device or _device_of((args, kwargs))
+        if name == "cpu" or active() is not None:  # inside another captured step: a part of it
+            return self.function(*args, **kwargs)
+        place = devices.place(name)
+        inputs = _leaves((args, kwargs))
+        key = (name, is_grad_enabled(), str(mode.autocast), _signature((args, kwargs), place))
+        graph = self._graphs.get(key)
+        if graph is not None and not graph.stale():
+            return graph.replay(inputs)
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] <= self.warmup:
+            moved = _filled((args, kwargs), [_here(a, place) for a in inputs])
+            return _copied(self.function(*moved[0], **moved[1]))
+        if graph is None and len(self._graphs) >= MOST:
+            raise CaptureError(
+                f"compile_step: {self._name()} was captured for {MOST} kinds of arguments already, and each capture "
+                f"keeps its memory; pass what changes as a tensor, and pad the shapes"
+            )
+        self._graphs[key] = graph = _Graph(self.function, args, kwargs, inputs, place, self._name())
+        return graph.replay([])
+
+    def _name(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
+
+class _Graph:
+    """One capture: its input arrays, its recorded launches, its results."""
+
+    def __init__(
+        self, function: Any, args: Any, kwargs: Any, inputs: list[Tensor], place: devices.Place, name: str
+    ) -> None:
+        self.place = place
+        self.inputs = [place.xp.copy(a.data) if place.holds(a.data) else _here(a, place).data for a in inputs]
+        self.capture = Capture(place)
+        tensors = [_like(a, array) for a, array in zip(inputs, self.inputs, strict=True)]
+        moved = _filled((args, kwargs), tensors)
+
+        def run() -> Any:
+            result = function(*moved[0], **moved[1])
+            settle()
+            return _map(result, lambda x: x.detach() if isinstance(x, Tensor) else x)
+
+        try:
+            self.result = self.capture.record(run)
+        except CaptureError as error:
+            raise CaptureError(f"compile_step: {name}: {error}") from error
+        self.capture.hold(tensors, args, kwargs)
+
+    def stale(self) -> bool:
+        """Whether something that the launches refer to is no longer in use."""
+        return not self.capture.valid()
+
+    def replay(self, inputs: list[Tensor]) -> Any:
+        """Copy the inputs, unless they are those of the capture, and replay."""
+        for array, given in zip(self.inputs, inputs, strict=False):
+            if self.place.holds(given.data):
+                array[...] = given.data
+            else:
+                self.place.write(array, devices.host(given.data))
+        self.capture.replay()
+        return _copied(self.result)
+
+
+def _map(value: Any, change: Callable[[Any], Any]) -> Any:
+    """``value`` with the tensors and NumPy arrays in its nested lists, tuples and dicts changed, in order."""
+    if isinstance(value, Tensor | np.ndarray):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _map(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_map(v, change) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    """The tensors in ``value``; NumPy arrays as tensors."""
+    found: list[Tensor] = []
+    _map(value, lambda leaf: found.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf)))
+    return found
+
+
+def _device_of(arguments: Any) -> str:
+    """The device of the first tensor that is not in main memory."""
+    return next((t.device for t in _leaves(arguments) if t.device != "cpu"), "cpu")
+
+
+def _signature(value: Any, place: devices.Place) -> Any:
+    """What a capture depends on, as far as it comes from the arguments."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.data if isinstance(value, Tensor) else value
+        grad = isinstance(value, Tensor) and value.requires_grad
+        return "tensor", array.shape, str(array.dtype), array.strides, grad, place.holds(array)
+    if isinstance(value, dict):
+        return ("dict", *((k, _signature(v, place)) for k, v in value.items()))
+    if isinstance(value, list | tuple):
+        return (type(value), *(_signature(v, place) for v in value))
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return type(value), value
+    return "object", id(value)  # held by the capture, so that no other gets this number
+
+
+def _here(tensor: Tensor, place: devices.Place) -> Tensor:
+    """A tensor on the device; itself if it is there."""
+    return tensor if place.holds(tensor.data) else _like(tensor, place.put(devices.host(tensor.data)))
+
+
+def _like(tensor: Tensor, array: Any) -> Tensor:
+    return Tensor._wrap(array).requires_grad_(tensor.requires_grad)
+
+
+def _copied(value: Any) -> Any:
+    """``value`` with a copy of each tensor, without a graph."""
+    return _map(value, lambda x: Tensor._wrap(x.data.copy(order="K")) if isinstance(x, Tensor) else x)
+
+
+def _filled(value: Any, tensors: list[Tensor]) -> Any:
+    """``value`` with its tensors and arrays replaced by these, in order."""
+    rest = iter(tensors)
+    return _map(value, lambda _: next(rest))

@@ -1,0 +1,255 @@
+"""``compile_step``: a captured step is the step, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import CaptureError, Tensor, nn, optim
+from minidl.nn import functional as F
+from minidl.optim import MultiStepLR
+
+OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
+    "sgd": lambda m: optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    "adamw": lambda m: optim.AdamW(m.parameters(), lr=1e-2),
+    "rmsprop": lambda m: optim.RMSprop(m.parameters(), lr=1e-3, momentum=0.9),
+}
+
+
+class Small(nn.Module):
+    """Convolution, batch norm, dropout, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm(self.conv(x)))
+        return self.head(self.drop(h.mean((2, 3))))
+
+
+def batches(count: int, device: str, size: int = 4) -> list[tuple[Tensor, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [
+        (
+            Tensor(rng.standard_normal((size, 6, 6, 3), np.float32).transpose(0, 3, 1, 2)).to(device),
+            rng.integers(0, 3, size),
+        )
+        for _ in range(count)
+    ]
+
+
+def trained(make: Callable[[nn.Module], optim.Optimizer], device: str, compiled: bool) -> dict[str, Any]:
+    """Six steps, the learning rate falling on the way; everything that they leave."""
+    minidl.manual_seed(0)
+    model = Small().to(device)
+    optimizer = make(model)
+    scheduler = MultiStepLR(optimizer, [3, 5])
+
+    def step(images: Tensor, labels: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run: Any = minidl.compile_step(step) if compiled else step
+    losses = []
+    for images, labels in batches(6, device):
+        losses.append(run(images, labels))
+        scheduler.step()
+    if compiled:
+        assert run.captures == 1
+    grads = {f"{name}.grad": p.grad.cpu().numpy() for name, p in model.named_parameters()}
+    state = optimizer.state_dict()
+    steps = {"steps": np.array(state["settings"]["steps"])}
+    return {
+        "losses": np.array([loss.item() for loss in losses]),
+        **model.state_dict(),
+        **grads,
+        **state["arrays"],
+        **steps,
+    }
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_captured_training_is_the_same_bit_for_bit(name: str, device: str) -> None:
+    plain = trained(OPTIMIZERS[name], device, False)
+    captured = trained(OPTIMIZERS[name], device, True)
+    assert captured["norm.num_batches_tracked"] == 6
+    for key, array in plain.items():
+        np.testing.assert_array_equal(captured[key], array, err_msg=key)
+
+
+def counted(function: Callable[..., Any], **options: Any) -> tuple[Any, list[int]]:
+    """The function compiled, and a list that grows with each call of it."""
+    calls: list[int] = []
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    return minidl.compile_step(run, **options), calls
+
+
+def test_inference_is_captured_once_for_each_shape(device: str) -> None:
+    model = Small().to(device).eval()
+    step, calls = counted(lambda x: {"logits": model(x)}, warmup=1)
+    with minidl.no_grad():
+        for size in (4, 2, 4, 2, 4, 2, 4):
+            images = batches(1, device, size)[0][0] * float(len(calls) + 1)
+            np.testing.assert_array_equal(
+                step(images)["logits"].cpu().numpy(), model(images).cpu().numpy(), strict=True
+            )
+    assert (len(calls), step.captures) == (4, 2)
+    step.reset()
+    assert step.captures == 0
+
+
+def test_inputs_in_main_memory_are_copied_into_the_capture(device: str) -> None:
+    step, calls = counted(lambda batch, scale: (batch["x"] * 2 + batch["y"]) * scale, device=device)
+    for i in range(5):
+        x, y = np.full((2, 3), i, np.float32), minidl.full((2, 3), 10.0 * i)
+        result = step({"x": x, "y": y}, 0.5)
+        assert result.device == device and result.tolist() == [[6.0 * i] * 3] * 2
+    assert len(calls) == 3
+
+
+def test_results_stay_what_they_were(device: str) -> None:
+    step = minidl.compile_step(lambda x: x + 1)
+    results = [step(minidl.full((2,), float(i), device=device)) for i in range(6)]
+    assert [r.tolist() for r in results] == [[i + 1.0] * 2 for i in range(6)]
+
+
+def test_on_the_cpu_the_function_is_called() -> None:
+    step, calls = counted(lambda x: x.sum().item())
+    assert [step(minidl.ones(3)) for _ in range(4)] == [3.0] * 4
+    assert len(calls) == 4 and step.captures == 0
+    assert minidl.compile_step(warmup=3)(step.function).warmup == 3
+
+
+READS: dict[str, Callable[[Tensor], Any]] = {
+    r"item\(\)": lambda x: x.sum().item(),
+    r"bool\(\)": lambda x: x if x.sum() > 0 else -x,
+    r"tolist\(\)": lambda x: x.tolist(),
+    "a copy to main memory": lambda x: x.cpu(),
+    "an index of bools": lambda x: x[x > 0],
+    "random numbers drawn": lambda x: x + minidl.randn(3, device=x.device),
+}
+
+
+@pytest.mark.parametrize("what", READS)
+def test_what_cannot_be_captured_is_named(what: str, device: str) -> None:
+    step = minidl.compile_step(READS[what], warmup=1)
+    x = minidl.ones(3, device=device)
+    step(x)
+    with pytest.raises(
+        CaptureError, match=rf"compile_step: .*{what}.* inside a captured step \(test_capture.py:\d+\)"
+    ):
+        step(x)
+    READS[what](x)  # nothing is left of the attempt
+
+
+def test_gradients_are_those_of_the_capture_and_are_not_added_to_older_ones(device: str) -> None:
+    w = minidl.ones(3, device=device).requires_grad_(True)
+
+    def step(x: Tensor, fresh: bool) -> None:
+        if fresh:
+            w.grad = None
+        (w * x).sum().backward()
+        (w * x).sum().backward()
+
+    run = minidl.compile_step(step, warmup=1)
+    for i in range(1, 5):
+        run(minidl.full((3,), float(i), device=device), True)
+        assert w.grad is not None and w.grad.tolist() == [2.0 * i] * 3
+        if i == 3:
+            w.grad = None  # and there again after the next replay
+    run(minidl.ones(3, device=device), False)
+    with pytest.raises(CaptureError, match=r"adds to a gradient that was there before it.*zero_grad"):
+        run(minidl.ones(3, device=device), False)
+
+
+def test_gradients_are_clipped_without_waiting(device: str) -> None:
+    norms = []
+    for compiled in (False, True):
+        model = nn.Linear(3, 2).to(device)
+        model.weight.data[...], model.bias.data[...] = 1.0, 0.0
+
+        def step(x: Tensor, model: nn.Linear = model) -> Any:
+            model.zero_grad()
+            model(x).sum().backward()
+            return optim.clip_grad_norm_(model.parameters(), 0.5), model.weight.grad
+
+        run: Any = minidl.compile_step(step) if compiled else step
+        norms.append(
+            [[t.tolist() for t in run(minidl.full((4, 3), float(i), device=device))] for i in range(5)]
+        )
+    assert norms[0] == norms[1]
+    assert 0 < norms[0][0][0] < norms[0][4][0]
+
+
+def test_an_optimizer_whose_state_was_loaded_is_captured_anew(device: str) -> None:
+    model = nn.Linear(3, 2).to(device)
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run, calls = counted(step)
+    x = minidl.ones(4, 3, device=device)
+    for _ in range(4):
+        run(x)
+    assert len(calls) == 3
+    before = optimizer.state_dict()
+    optimizer.load_state_dict(before)
+    run(x)
+    assert len(calls) == 4 and run.captures == 1
+    assert optimizer.state_dict()["settings"]["steps"] == [5, 5]
+
+
+def test_a_first_optimizer_step_inside_a_capture_is_refused(device: str) -> None:
+    model = nn.Linear(3, 2).to(device)
+    optimizers: list[optim.Optimizer] = []
+
+    def step(x: Tensor) -> None:
+        optimizers.append(optim.SGD(model.parameters(), lr=0.1))
+        optimizers[-1].zero_grad()
+        model(x).sum().backward()
+        optimizers[-1].step()
+
+    run = minidl.compile_step(step, warmup=1)
+    run(minidl.ones(4, 3, device=device))
+    with pytest.raises(CaptureError, match=r"SGD: the first step of a parameter of shape \(2, 3\)"):
+        run(minidl.ones(4, 3, device=device))
+
+
+def test_numbers_that_change_with_each_call_are_told(device: str) -> None:
+    step = minidl.compile_step(lambda x, y: x * y, warmup=1)
+    x = minidl.ones(1, device=device)
+    with pytest.raises(CaptureError, match="captured for 16 kinds of arguments already"):
+        for i in range(20):
+            step(x, i)
+            step(x, i)
+
+
+def test_a_compiled_step_inside_a_compiled_step_is_a_part_of_it(device: str) -> None:
+    inner = minidl.compile_step(lambda x: x + 1, warmup=1)
+    outer = minidl.compile_step(lambda x: inner(x) * 2, warmup=3)
+    for i in range(5):
+        assert outer(minidl.full((1,), float(i), device=device)).tolist() == [2.0 * (i + 1)]
+    assert (inner.captures, outer.captures) == (1, 1)
+
+
+def test_a_step_without_a_warm_up_is_refused() -> None:
+    with pytest.raises(ValueError, match="compile_step: warmup expects an integer of at least 1, got 0"):
+        minidl.compile_step(lambda: None, warmup=0)
