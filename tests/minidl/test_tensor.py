@@ -87,12 +87,13 @@ def test_0d_tensors_and_numbers_change_only_the_kind() -> None:
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_half_types_accumulate_in_float32(dtype: np.dtype) -> None:
+    unit = 2.0**-10 if dtype == np.float16 else 2.0**-7  # in the last place, relative
     ones = minidl.ones(3000, dtype=dtype)
-    assert ones.sum().dtype == dtype and ones.sum().item() == pytest.approx(3000, rel=5e-3)
+    assert ones.sum().dtype == dtype and ones.sum().item() == pytest.approx(3000, rel=unit / 2)
     assert minidl.ones(70000, dtype=dtype).mean().item() == 1.0
-    assert ones.norm().item() == pytest.approx(math.sqrt(3000), rel=5e-3)
-    assert (ones @ ones).item() == pytest.approx(3000, rel=5e-3)
-    assert ones.cumsum(0)[-1].item() == pytest.approx(3000, rel=5e-3)
+    assert ones.norm().item() == pytest.approx(math.sqrt(3000), rel=unit / 2)
+    assert (ones @ ones).item() == pytest.approx(3000, rel=unit / 2)
+    assert ones.cumsum(0)[-1].item() == pytest.approx(3000, rel=unit / 2)
     x = Tensor(np.linspace(-1, 1, 12).reshape(3, 4), dtype=dtype, requires_grad=True)
     for f in (
         lambda t: t.softmax(1),
@@ -107,11 +108,11 @@ def test_half_types_accumulate_in_float32(dtype: np.dtype) -> None:
         (g,) = minidl.grad(y.sum(), x)
         wide = x.detach().double().requires_grad_()
         exact = f(wide)
-        np.testing.assert_allclose(y.detach().double().data, exact.data, rtol=4e-2, atol=2e-2)
+        # the longest chain rounds its values four times on the way, and as often on the way back
+        slopes = minidl.grad(exact.sum(), wide)[0].data
+        np.testing.assert_allclose(y.detach().double().data, exact.data, rtol=2 * unit, atol=unit / 2)
         assert g.dtype == dtype
-        np.testing.assert_allclose(
-            g.double().data, minidl.grad(exact.sum(), wide)[0].data, rtol=8e-2, atol=4e-2
-        )
+        np.testing.assert_allclose(g.double().data, slopes, rtol=4 * unit, atol=unit)
 
 
 def test_functions_of_integers_are_float32_and_sums_int64() -> None:
