@@ -107,10 +107,11 @@ SHARED_RATE = 128
 
 def shared_traffic(tile: tiling.Tiling, size: int) -> int:
     """Bytes through shared memory for one slice of a tile: the copies into it, what the warps or warpgroups read of it
-    (each its own rows and columns), and with wgmma the rounding of float32 in place."""
+    (each its own rows and columns), and with wgmma the rounding of the image's float32 in place."""
     fill = (tile.bm + tile.bn) * tile.slice_bytes
     if tile.wgmma:
-        return fill * (3 if size == 4 else 1) + tile.bm // 64 * (64 + tile.bn) * tile.slice_bytes
+        rounding = 2 * tile.bm * tile.slice_bytes if size == 4 else 0
+        return fill + rounding + tile.bm // 64 * (64 + tile.bn) * tile.slice_bytes
     return fill + tile.threads // 32 * (tile.wm + tile.wn) * tile.slice_bytes
 
 

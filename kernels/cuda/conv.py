@@ -38,8 +38,8 @@ def gather(
     groups: int,
     relu: bool,
 ) -> None:
-    """Launch ``conv2d``: x (N, H, W, C), packed w (O, taps, C / groups), y written at ``place`` (origin, image pitch,
-    row pitch, column pitch)."""
+    """Launch ``conv2d``: x (N, H, W, C), packed w (O, taps, C / groups), rounded if :func:`in_tf32`, y written at
+    ``place`` (origin, image pitch, row pitch, column pitch)."""
     n, depth, outputs = len(x), x.shape[3] // groups, w.shape[0] // groups
     pixels = n * out[0] * out[1]
     expect_int32("conv2d", pixels=pixels, source_pixels=n * x.shape[1] * x.shape[2], weights=w.size)
@@ -115,6 +115,11 @@ def weight_gradient(
     run(tuning.pick(device, key, default, table, run))
 
 
+def in_tf32(device: Device, x: Array) -> bool:
+    """Whether the factors are rounded to tf32: weights are, when they are packed."""
+    return str(x.dtype) == "float32" and tiling.arithmetic(device, "float") == "TENSOR"
+
+
 def padded(channels: int, groups: int) -> int:
     """The channels that an image is read with: 3 become 4 (a first layer's), 7 become 8, so that copies are wider. One
     more channel costs a small pass over the image, and a third more products at most."""
@@ -175,10 +180,11 @@ class ConvMixin(ReferenceBackend):
                 depthwise.gather(device, x, kept[device.name], bias, residual, y, axes, out, place, relu)
                 return y
             channels = padded(c, groups)
-            if device.name not in kept:
-                kept[device.name] = pack_forward(device, w, max(w.shape[3], channels // groups))
+            tf32 = in_tf32(device, x)
+            if (device.name, tf32) not in kept:
+                kept[device.name, tf32] = pack_forward(device, w, max(w.shape[3], channels // groups), tf32)
             x = pad_channels(device, x, channels)
-            gather(device, x, kept[device.name], bias, residual, y, axes, out, place, groups, relu)
+            gather(device, x, kept[device.name, tf32], bias, residual, y, axes, out, place, groups, relu)
         return y
 
     def conv2d_input_grad(
@@ -235,7 +241,7 @@ class ConvMixin(ReferenceBackend):
                     packed = pack_taps(device, flat, row.taps, col.taps)
                     depthwise.gather(device, gy, packed, bias, residual, gx, axes, counts, place, relu)
                     continue
-                packed = pack_backward(device, flat, groups, row.taps, col.taps)
+                packed = pack_backward(device, flat, groups, row.taps, col.taps, in_tf32(device, gy))
                 packed = packed.reshape(c, -1, o // groups)
                 gather(device, gy, packed, bias, residual, gx, axes, counts, place, groups, relu)
         return gx

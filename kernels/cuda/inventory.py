@@ -100,7 +100,7 @@ def _memory_bound(element: str) -> Iterator[Kernel]:
     names = {
         "conv_weight.cu": [f"add_weight_splits<{element}>"],
         "gemm.cu": [f"add_splits<{element}>"],
-        "pack.cu": [f"permute<{element}>"],
+        "pack.cu": [f"permute<{element}>"] + ["permute<float, true>"] * (element == "float"),
         "pointwise.cu": [
             f"pointwise<{element}, {op}>"
             for op in ("Relu", "ReluGradient", "Sigmoid", "SigmoidGradient", "Add")

@@ -22,20 +22,20 @@ def permute(
     strides: tuple[int, ...],
     origin: int = 0,
     limit: int | None = None,
+    tf32: bool = False,
 ) -> Array:
     """A contiguous array of ``shape`` (5 axes) whose element i is source[origin + sum of i * strides], both counted in
-    elements of ``source``, which must be C-contiguous. From ``limit`` on, the last axis is zeros."""
+    elements of ``source``, which must be C-contiguous. From ``limit`` on, the last axis is zeros. ``tf32``: rounded."""
     y = device.empty(shape, source.dtype)
     count = total(shape)
     if count:
         expect_int32("permute", elements=count)
-        module = device.compile("pack.cu", instances=[f"permute<{element(source)}>"])
+        instance = "permute<float, true>" if tf32 else f"permute<{element(source)}>"
+        kernel = device.compile("pack.cu", instances=[instance])[instance]
         order = struct(
             ORDER, *(divisor(s) for s in shape[1:]), shape[4] if limit is None else limit, origin, *strides
         )
-        device.launch(
-            module[f"permute<{element(source)}>"], blocks(count, 256), 256, (source, y, order, count)
-        )
+        device.launch(kernel, blocks(count, 256), 256, (source, y, order, count))
     return y
 
 
@@ -44,14 +44,14 @@ def flat_weight(device: Device, w: Array) -> Array:
     return device.xp.ascontiguousarray(w.transpose(0, 3, 1, 2))
 
 
-def pack_forward(device: Device, w: Array, channels: int) -> Array:
-    """w (O, KH, KW, C) in that order in memory, with zeros up to ``channels``."""
+def pack_forward(device: Device, w: Array, channels: int, tf32: bool) -> Array:
+    """w (O, KH, KW, C) in that order in memory, with zeros up to ``channels``; ``tf32``: rounded."""
     o, kh, kw, c = w.shape
-    if w.flags.c_contiguous and channels == c:
+    if w.flags.c_contiguous and channels == c and not tf32:
         return w
     taps = kh * kw
     strides = (0, c * taps, kw, 1, taps)
-    packed = permute(device, flat_weight(device, w), (1, o, kh, kw, channels), strides, 0, c)
+    packed = permute(device, flat_weight(device, w), (1, o, kh, kw, channels), strides, 0, c, tf32)
     return packed.reshape(o, kh, kw, channels)
 
 
@@ -73,10 +73,15 @@ def pack_taps(device: Device, flat: Array, rows: tuple[int, int, int], cols: tup
 
 
 def pack_backward(
-    device: Device, flat: Array, groups: int, rows: tuple[int, int, int], cols: tuple[int, int, int]
+    device: Device,
+    flat: Array,
+    groups: int,
+    rows: tuple[int, int, int],
+    cols: tuple[int, int, int],
+    tf32: bool,
 ) -> Array:
     """The taps (first, step, count) of rows and columns of a weight, for a convolution of the output gradient:
-    (groups, C, taps down, taps across, O / groups) from flat (O, C, KH, KW)."""
+    (groups, C, taps down, taps across, O / groups) from flat (O, C, KH, KW); ``tf32``: rounded."""
     o, c, kh, kw = flat.shape
     image = kh * kw
     shape = (groups * c, rows[2], cols[2], o // groups)
@@ -87,4 +92,5 @@ def pack_backward(
         (groups, c, *shape[1:]),
         (per_group, image, rows[1] * kw, cols[1], c * image),
         rows[0] * kw + cols[0],
+        tf32=tf32,
     )

@@ -150,7 +150,7 @@ def table(math: str, itemsize: int, width: int, across: bool, architecture: str)
     """The tilings whose registers suffice: narrow copies, and fragments read element by element (32-bit operands
     across k), take those of the largest tile on tensor cores.
 
-    wgmma reads neither. For it float32 is rounded in shared memory, which only the largest tile makes up for
+    wgmma reads neither. For it float32 is rounded in shared memory, which only large tiles make up for
     (``benchmarks.cuda_roofline``).
     """
     if math != "TENSOR":
@@ -158,7 +158,7 @@ def table(math: str, itemsize: int, width: int, across: bool, architecture: str)
     if width * itemsize < 16 or (across and itemsize == 4):
         return TILINGS["TENSOR3"]
     offered = TILINGS["WARPGROUP"] if has_wgmma(architecture) else ()
-    return TILINGS["TENSOR"] + (offered[:1] if itemsize == 4 else offered)
+    return TILINGS["TENSOR"] + (offered[:2] if itemsize == 4 else offered)
 
 
 def candidates(

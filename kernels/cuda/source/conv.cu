@@ -4,7 +4,7 @@
 //     y[m, o] = [relu]( sum over k of patch(m)[k] * w[o, k]  + bias[o] [+ residual[m, o]] )
 //     m = (image, row, column) of the output pixel,  k = (tap row, tap column, channel), channel fastest
 //
-// x is N,H,W,C in memory and w is packed as O,KH,KW,C: both run along k.  One block makes BM pixels x BN output channels.
+// x is N,H,W,C in memory and w is packed as O,KH,KW,C (for tf32: rounded by the way): both run along k.  One block makes BM pixels x BN output channels.
 // Blocks that share their pixels come one after the other (the x they read is then in the second-level cache), and blockIdx.z
 // is the group.
 //
@@ -31,7 +31,7 @@ conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b
   fill_corners(corners, BM, window, m, thread, THREADS);
   __syncthreads();                                               // a thread's lines are others' too
   PixelSource<A, COPY, THREADS> a(x + (int64_t)group * window.channels, window, corners, thread);
-  MatrixSource<B, COPY, THREADS> b(w + (int64_t)group * outputs * k, k, n, outputs, 0, k, thread);
+  MatrixSource<B, COPY, THREADS, true> b(w + (int64_t)group * outputs * k, k, n, outputs, 0, k, thread);
   Accumulators<WM, WN> acc = {};
   gemm_loop<MATH, A, B, WM, WN, STAGES>(acc, shared, a, b, (k + A::BK - 1) / A::BK, row, col, lane);
 

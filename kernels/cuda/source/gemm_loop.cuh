@@ -30,9 +30,10 @@ template <class Tile_, int COPY, int THREADS> struct Share {
   }
 };
 
-// An operand that is a matrix in memory: lines `pitch` elements apart, along or across k as its tile.
-template <class Tile, int COPY, int THREADS> struct MatrixSource {
+// An operand that is a matrix in memory: lines `pitch` elements apart, along or across k as its tile.  TF32: its floats are tf32 already.
+template <class Tile, int COPY, int THREADS, bool TF32 = false> struct MatrixSource {
   using T = typename Tile::T;
+  static constexpr bool ROUNDED = TF32;
   Share<Tile, COPY, THREADS> share;
   const T* base;
   int64_t pitch;
@@ -77,7 +78,7 @@ __device__ __forceinline__ void gemm_loop(Accumulators<WM, WN>& acc, char* share
   for (int s = 0; s < slices; s++) {
     char* tiles = shared + s % STAGES * STAGE;
     copy_wait<AHEAD - 1>();
-    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);
+    if constexpr (WARPGROUPS) hand_over(a, b, tiles);
     __syncthreads();
     if constexpr (WARPGROUPS) start_products<A, B>(acc[0], tiles, row);
     issue(s + AHEAD);

@@ -41,14 +41,3 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[4], u
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[2]), "r"(a[3]), "r"(b1));
 }
 #endif
-
-// The float in these bits rounded to tf32 (10 bits of mantissa).  Without it the tensor core drops the low bits.
-__device__ __forceinline__ uint32_t to_tf32(uint32_t bits) {
-#if __CUDA_ARCH__ >= 800
-  uint32_t r;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(bits)));
-  return r;
-#else
-  return bits;
-#endif
-}

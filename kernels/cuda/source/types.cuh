@@ -40,6 +40,17 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float v) {
   return h;
 }
 
+// The float in these bits rounded to tf32 (10 bits of mantissa).  Without it the tensor core drops the low bits.
+__device__ __forceinline__ uint32_t to_tf32(uint32_t bits) {
+#if __CUDA_ARCH__ >= 800
+  uint32_t r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(bits)));
+  return r;
+#else
+  return bits;
+#endif
+}
+
 // COUNT elements (COUNT * sizeof(T) = 4, 8 or 16 bytes, aligned to that) as floats.
 template <class T, int COUNT> struct Lanes {
   alignas(sizeof(T) * COUNT) T value[COUNT];

@@ -105,12 +105,12 @@ template <class Share> __device__ __forceinline__ void round_to_tf32(const Share
 }
 
 // What this thread has copied into a slice's tiles, A's before B's, is ready for wgmma after the next barrier.
-template <class ShareA, class ShareB>
-__device__ __forceinline__ void hand_over(const ShareA& a, const ShareB& b, char* tiles) {
-  if constexpr (sizeof(typename ShareA::Tile::T) == 4) {
-    round_to_tf32(a, tiles);
-    round_to_tf32(b, tiles + ShareA::Tile::BYTES);
-  }
+template <class SourceA, class SourceB>
+__device__ __forceinline__ void hand_over(const SourceA& a, const SourceB& b, char* tiles) {
+  using A = typename decltype(a.share)::Tile;
+  constexpr bool FLOATS = sizeof(typename A::T) == 4;
+  if constexpr (FLOATS && !SourceA::ROUNDED) round_to_tf32(a.share, tiles);
+  if constexpr (FLOATS && !SourceB::ROUNDED) round_to_tf32(b.share, tiles + A::BYTES);
   proxy_fence();
 }
 

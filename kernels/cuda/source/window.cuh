@@ -37,6 +37,7 @@ __device__ __forceinline__ void fill_corners(Corner* corners, int count, const W
 // A along k: lines are output pixels, k runs over (tap row, tap column, channel), channels fastest.
 template <class Tile, int COPY, int THREADS> struct PixelSource {
   using T = typename Tile::T;
+  static constexpr bool ROUNDED = false;
   static_assert(Tile::ALONG_K, "k runs along the channels");
   Share<Tile, COPY, THREADS> share;
   const T* x;
@@ -73,6 +74,7 @@ template <class Tile, int COPY, int THREADS> struct PixelSource {
 // B across k: lines are output pixels (k), columns run over (tap row, tap column, channel).
 template <class Tile, int COPY, int THREADS> struct PatchSource {
   using T = typename Tile::T;
+  static constexpr bool ROUNDED = false;
   static_assert(!Tile::ALONG_K, "k runs along the pixels");
   Share<Tile, COPY, THREADS> share;
   const T* x;

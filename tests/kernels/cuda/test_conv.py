@@ -201,6 +201,17 @@ def test_a_kept_weight_is_packed_once() -> None:
     np.testing.assert_array_equal(first, again)
 
 
+def test_a_kept_weight_is_rounded_only_where_it_is_asked_for() -> None:
+    x, w = normal(0, F32, 1, 4, 4, 8), normal(1, F32, 8, 8, 3, 3).transpose(0, 2, 3, 1)
+    kept: dict[Any, Any] = {}
+    with tiling.force(SMALL):
+        with tiling.float32_precision("tf32"):
+            rounded = backend().conv2d(x, w, None, (1, 1), ONE, (1, 1), 1, kept=kept)
+        exact = agree("conv2d", F32, x, w, None, (1, 1), ONE, (1, 1), 1)
+        np.testing.assert_array_equal(backend().conv2d(x, w, None, (1, 1), ONE, (1, 1), 1, kept=kept), exact)
+    assert (rounded != exact).any()
+
+
 def test_wrong_shapes_are_refused() -> None:
     x, w = normal(0, F32, 1, 4, 4, 8), normal(1, F32, 8, 3, 3, 8)
     with pytest.raises(ValueError, match="conv2d: weight expects"):

@@ -241,8 +241,8 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Families], None]]] = {
         "optim.cu", "first_block <= blockIdx.x", "first_block < blockIdx.x", optimizer),
     "warpgroups without a barrier": ("gemm_loop.cuh", WAIT, "    if constexpr (WARPGROUPS) start", warpgroups),
     "warpgroups are handed a slice after the barrier": (
-        "gemm_loop.cuh", "    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);\n    __syncthreads();",
-        "    __syncthreads();\n    if constexpr (WARPGROUPS) hand_over(a.share, b.share, tiles);", warpgroups),
+        "gemm_loop.cuh", "    if constexpr (WARPGROUPS) hand_over(a, b, tiles);\n    __syncthreads();",
+        "    __syncthreads();\n    if constexpr (WARPGROUPS) hand_over(a, b, tiles);", warpgroups),
     "no fence between copies and warpgroups": ("warpgroup.cuh", "  proxy_fence();\n}", "}", warpgroups),
     "no fence between accumulators and warpgroups": (
         "warpgroup.cuh", 'asm volatile("wgmma.fence.sync.aligned;" ::: "memory");', "", warpgroups),
@@ -258,7 +258,7 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Families], None]]] = {
         "warpgroup.cuh", "LINES * SWIZZLED_LINE / 16", "BRICK / 16", warpgroups_across),
     "a step across k is half as long": ("warpgroup.cuh", "32 : 2 * BRICK", "32 : BRICK", warpgroups_across),
     "half of the factors are cut to tf32": (
-        "warpgroup.cuh", "    round_to_tf32(b, tiles + ShareA::Tile::BYTES);\n", "", warpgroups_rounding),
+        "warpgroup.cuh", "round_to_tf32(b.share, tiles + A::BYTES);", ";", warpgroups_rounding),
 }  # fmt: skip
 
 
