@@ -13,6 +13,7 @@ from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
+from minidl.kernels.cpu.indirect import Target, indirect, takes_indirect
 from minidl.kernels.cpu.layout import dense
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
@@ -59,7 +60,7 @@ def forward_of(
 def gradient_phases(
     input_hw: Pair, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair
 ) -> tuple[Phase, ...]:
-    """The input gradient, one gather for each phase of the stride.
+    """The input gradient, one gather for each phase of the stride, those of most taps first.
 
     y[p] takes x[p*stride - pad + k*dilation] times w[k], so x[stride*i + phase] goes to the output pixels
     p = i + (phase + pad - k*dilation) / stride of those taps k for which that is whole.
@@ -80,7 +81,7 @@ def gradient_phases(
             places = tuple((r - first_r, c - first_c) for r, _ in down for c, _ in across)
             taps = tuple(kh * kernel_hw[1] + kw for _, kh in down for _, kw in across)
             phases.append(Phase(row, col, Window(rows, cols, 1, 1, -first_r, -first_c, places), taps))
-    return tuple(phases)
+    return tuple(sorted(phases, key=lambda phase: -len(phase.taps)))
 
 
 def operand(x: Array, dtype: npt.DTypeLike) -> Array:
@@ -145,6 +146,11 @@ class ConvMixin(ReferenceBackend):
         if lanes:
             source, groups = source._replace(channels=o), 1
         depth, per = source.channels, o // groups
+        only = (Phase(0, 0, call.window, call.taps),)
+        if not lanes and takes_indirect(source, only, per):
+            target = Target(oh, ow, o, (1, 1))
+            indirect(source, only, target, x, weight, False, groups, bias, other, relu, y, kept)
+            return y
         plan = plan_gather(source, call.window, per, True, lanes, get_num_threads())
         for group in range(groups):
             outputs = slice(group * per, (group + 1) * per)
@@ -249,6 +255,10 @@ class ConvMixin(ReferenceBackend):
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
             winograd(source, whole, gy, weight, turned_taps, True, bias, other, relu, gx)
+            return gx
+        if not lanes and takes_indirect(source, phases, depth):
+            target = Target(h, width, pixel, stride)
+            indirect(source, phases, target, gy, weight, True, groups, bias, other, relu, gx)
             return gx
         taps = tuple(
             tap for phase in phases for tap in phase.taps

@@ -199,6 +199,9 @@ class Tile(NamedTuple):
     stream: Any  # like store, past the caches: rows start at multiples of a vector's bytes
     add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
     relu: Any  # relu(tile) -> tile: negative elements become 0, NaN stays
+    fma_at: Any  # fma_at(tile, at, i, k, b, bi) -> tile: tile[r, c] += (number k at address at[i + r]) * b[bi + c]
+    add_at: Any  # add_at(tile, m, places, mi) -> tile: tile[r, c] += m[places[r] + mi + c]
+    store_at: Any  # store_at(tile, m, places, mi): m[places[r] + mi + c] = tile[r, c]
 
 
 @functools.cache
@@ -302,6 +305,57 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
 
         return kind(kind, a, types.intp, types.intp, b, types.intp), generate
 
+    def entry(context: Any, builder: Any, table_type: Any, table: Any, place: Any) -> Any:
+        return builder.load(pointer_to(context, builder, table_type, table, place))
+
+    @intrinsic
+    def fma_at(typing: Any, acc: Any, rows_at: Any, ri: Any, k: Any, b: Any, bi: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, table, ri, k, b, bi = args
+            row = pointer_to(context, builder, signature.args[4], b, bi)
+            right = [load_operand(builder, builder.gep(row, [const(v * lanes)])) for v in range(vectors)]
+            out: list[Any] = []
+            for r in range(rows):
+                address = entry(context, builder, signature.args[1], table, builder.add(ri, const(r)))
+                pointer = builder.inttoptr(address, operand.element.as_pointer())
+                left = builder.load(builder.gep(pointer, [k]))
+                left = builder.insert_element(nothing, left, ir.Constant(I32, 0))
+                left = builder.shuffle_vector(left, nothing, splat)
+                for v in range(vectors):
+                    old = builder.extract_value(acc, r * vectors + v)
+                    out.append(multiply_add(builder, left, right[v], old))
+            return build(builder, out)
+
+        return kind(kind, rows_at, types.intp, types.intp, b, types.intp), generate
+
+    def address_at(context: Any, builder: Any, array_types: Any, operands: Any, r: int, v: int) -> Any:
+        m, table, mi = operands
+        offset = builder.add(entry(context, builder, array_types[1], table, const(r)), mi)
+        base = pointer_to(context, builder, array_types[0], m, offset)
+        return builder.gep(base, [const(v * lanes)])
+
+    @intrinsic
+    def add_at(typing: Any, acc: Any, m: Any, table: Any, mi: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = []
+            for r, v, place in places:
+                address = address_at(context, builder, signature.args[1:], args[1:], r, v)
+                old = load_sums(builder, signature.args[1], address)
+                values.append(builder.fadd(builder.extract_value(args[0], place), old))
+            return build(builder, values)
+
+        return kind(kind, m, table, types.intp), generate
+
+    @intrinsic
+    def store_at(typing: Any, acc: Any, m: Any, table: Any, mi: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            for r, v, place in places:
+                address = address_at(context, builder, signature.args[1:], args[1:], r, v)
+                store_sums(builder, signature.args[1], address, builder.extract_value(args[0], place))
+            return context.get_dummy_value()
+
+        return types.void(kind, m, table, types.intp), generate
+
     @intrinsic
     def load(typing: Any, m: Any, mi: Any, stride: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -368,20 +422,8 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    return Tile(
-        name,
-        rows,
-        vectors,
-        vectors * lanes,
-        zero,
-        fma,
-        load,
-        add,
-        storing(False),
-        storing(True),
-        add_row,
-        relu,
-    )
+    plain = (zero, fma, load, add, storing(False), storing(True), add_row, relu)
+    return Tile(name, rows, vectors, vectors * lanes, *plain, fma_at, add_at, store_at)
 
 
 def _number_intrinsic(typing: Any, array: Any, index: Any) -> Any:
@@ -435,6 +477,22 @@ def _copy_intrinsic(typing: Any, to: Any, ti: Any, source: Any, si: Any, count: 
 
 copy: Any = intrinsic(_copy_intrinsic)  # typed Any: for mypy the typing context is an argument
 """copy(to, ti, source, si, count): to[ti : ti+count] = source[si : si+count], which must not overlap."""
+
+
+def _fetch_intrinsic(typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, second_level, data_cache = (ir.Constant(I32, value) for value in (0, 2, 1))
+        builder.call(function, [pointer, read, second_level, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+fetch: Any = intrinsic(_fetch_intrinsic)
+"""fetch(address): ask for the cache line at this address, to be in the L2 cache when it is used."""
 
 
 def lanes_of(dtype: np.dtype[Any]) -> int:
