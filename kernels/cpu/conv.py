@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from minidl.kernels import get_conv_algorithm, get_num_threads
 from minidl.kernels.cpu import half, memory
+from minidl.kernels.cpu.addresses import Target
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
-from minidl.kernels.cpu.indirect import Target, indirect, takes_indirect
+from minidl.kernels.cpu.indirect import indirect, takes_indirect
 from minidl.kernels.cpu.layout import dense
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient

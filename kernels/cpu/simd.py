@@ -331,8 +331,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
     def address_at(context: Any, builder: Any, array_types: Any, operands: Any, r: int, v: int) -> Any:
         m, table, mi = operands
         offset = builder.add(entry(context, builder, array_types[1], table, const(r)), mi)
-        base = pointer_to(context, builder, array_types[0], m, offset)
-        return builder.gep(base, [const(v * lanes)])
+        return pointer_to(context, builder, array_types[0], m, builder.add(offset, const(v * lanes)))
 
     @intrinsic
     def add_at(typing: Any, acc: Any, m: Any, table: Any, mi: Any) -> Any:
@@ -351,7 +350,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             for r, v, place in places:
                 address = address_at(context, builder, signature.args[1:], args[1:], r, v)
-                store_sums(builder, signature.args[1], address, builder.extract_value(args[0], place))
+                store_sums(builder, signature.args[1], address, builder.extract_value(args[0], place), False)
             return context.get_dummy_value()
 
         return types.void(kind, m, table, types.intp), generate
