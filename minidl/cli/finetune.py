@@ -85,6 +85,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
     )
     add_device(parser)
+    parser.add_argument(
+        "--capture",
+        action="store_true",
+        help="on a device, record a training step once and replay it (on a card, a CUDA graph)",
+    )
     return parser
 
 
@@ -117,7 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
     given = given_settings(arguments, _SETTINGS, _PARSED)
     settings = run_settings(Settings, given, arguments, status, _PARSED, with_known_model)
     with resumable(arguments):
-        done = fine_tune(arguments.data, settings, arguments.out, **how(arguments, reporter))
+        done = fine_tune(
+            arguments.data, settings, arguments.out, **how(arguments, reporter), capture=arguments.capture
+        )
     reporter.log("")
     if done.evaluation is None:
         reporter.log(

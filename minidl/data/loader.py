@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from minidl.data.dataset import Dataset
 from minidl.data.files import reason
 from minidl.data.transforms import Compose
 from minidl.errors import MinidlError
+from minidl.kernels import devices
 
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
@@ -51,8 +52,8 @@ class DataLoader:
     """Iterates over a data set in batches `(images, labels)`.
 
     `images` is a Tensor over a float32 array (N, C, H, W) that is channels-last in memory, `labels` an
-    int64 array (N,). The order and every random transform depend on (seed, epoch, index) alone: they are
-    the same for any `num_workers`.
+    int64 array (N,), a tensor where there is a `device`. The order and every random transform depend on
+    (seed, epoch, index) alone: they are the same for any `num_workers`.
 
     Args:
         dataset: a `Dataset`, or anything with `__len__` and `__getitem__(i) -> (image, label)`.
@@ -64,6 +65,8 @@ class DataLoader:
             kernels release the interpreter lock, and because a fork would break thread pools.
         seed: of the order and of the transforms.
         prefetch: batches prepared ahead per worker.
+        device: copy the batches to this device ("cuda"), one ahead of the one that is used, through pinned memory and
+            beside what runs there. Images and labels are then tensors of the device.
         cache: keep the images after decoding and the leading transforms that are not random
             (`Compose.divide`), as
             uint8, up to this many bytes (True: 1 GiB). What does not fit is decoded each time: the batches
@@ -89,6 +92,7 @@ class DataLoader:
         seed: int = 0,
         prefetch: int = 2,
         cache: bool | int = False,
+        device: str | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -106,6 +110,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.seed = int(seed)
         self.prefetch = int(prefetch)
+        self._place = devices.place(device or "cpu")
         self.epoch = 0
         self._read: Callable[[int], tuple[Any, int]] = dataset.__getitem__
         self._finish = self.transform
@@ -135,18 +140,33 @@ class DataLoader:
         rng = SampleRng(self.seed, self.epoch if epoch is None else epoch)(0, _ORDER_STREAM)
         return rng.permutation(count).astype(np.int64)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         return self.iterate()
 
-    def iterate(self, start: int = 0) -> Generator[tuple[Tensor, NDArray[np.int64]], None, None]:
+    def iterate(self, start: int = 0) -> Generator[tuple[Tensor, Any], None, None]:
         """The current epoch's batches from number `start` on; those before are skipped, not made."""
         from minidl.tensor import Tensor
 
         epoch = self.epoch
         with closing(self._arrays(epoch, start)) as arrays:
-            for images, labels in arrays:
-                yield Tensor(images), labels
+            if self._place.name == "cpu":
+                for images, labels in arrays:
+                    yield Tensor(images), labels
+            else:
+                for images, labels in self._received(arrays):
+                    yield Tensor(images), Tensor(labels)
         self.epoch = epoch + 1
+
+    def _received(self, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
+        """The batches on the device; while one is used, the next is on its way."""
+        under_way: list[Callable[[], Any]] = []
+        for images, labels in batches:
+            before, under_way = under_way, [self._place.send(images), self._place.send(labels)]
+            if before:
+                yield before[0](), before[1]()
+            del before
+        if under_way:
+            yield under_way[0](), under_way[1]()
 
     def _arrays(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         order = self.order(epoch)
@@ -183,7 +203,7 @@ class DataLoader:
 
     def _make(self, indices: NDArray[np.int64], epoch: int, stop: threading.Event) -> Batch:
         rng = SampleRng(self.seed, epoch)
-        labels = np.zeros(len(indices), np.int64)
+        labels = self._place.staging((len(indices),), np.int64)
         memory = np.zeros((0, 0, 0, 0), np.float32)
         for slot, index in enumerate(indices.tolist()):
             if stop.is_set():
@@ -194,7 +214,7 @@ class DataLoader:
                 labels[slot] = label
                 if slot == 0:
                     channels, height, width = pixels.shape
-                    memory = np.empty((len(indices), height, width, channels), np.float32)
+                    memory = self._place.staging((len(indices), height, width, channels), np.float32)
                 elif pixels.shape != (memory.shape[3], *memory.shape[1:3]):
                     first = (memory.shape[3], *memory.shape[1:3])
                     raise ValueError(

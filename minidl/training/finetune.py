@@ -55,6 +55,7 @@ def fine_tune(
     step_seconds: float | None = 60.0,
     draw: bool = True,
     device: str = "cpu",
+    capture: bool = False,
     reporter: Reporter | None = None,
 ) -> FineTuned:
     """Train a network on a data set and leave checkpoints, metrics and pictures in the folder `out`.
@@ -62,7 +63,7 @@ def fine_tune(
     `data` is a path that `minidl.data.open_dataset` knows, or what it returned. With the same settings,
     data and machine the weights come out bit for bit the same, however many `workers` load the images and
     however often the run was killed and continued with `resume=True`. `step_seconds` is how often the state
-    is saved within an epoch.
+    is saved within an epoch. On a device `capture` records a training step once and replays it.
 
     Raises UsageError when `out` exists and `resume` is false and for an unknown model, option or layer,
     MinidlError for bad data, weights that do not fit, a loss that is not finite, or a file that cannot be
@@ -70,6 +71,8 @@ def fine_tune(
     """
     reporter = reporter or Reporter()
     out = Path(out)
+    if capture and settings.semi == "fixmatch":
+        raise UsageError("fixmatch chooses its images by the values of a step: it cannot be captured")
     status = check_out(out, resume)
     minidl.manual_seed(settings.seed)
     splits, where = opened(data, settings, open_dataset)
@@ -95,7 +98,7 @@ def fine_tune(
     folder = RunFolder(out, network.model, describe, identity, step_seconds=step_seconds)
     if status == "unfinished":
         folder.read()
-    model, loaders = _loaders(settings, network, splits, unlabelled, workers, reporter)
+    model, loaders = _loaders(settings, network, splits, unlabelled, workers, device, reporter)
     epochs = settings.epochs or 0
     optimizer = make_optimizer(settings, network.model)
     trainer = Trainer(
@@ -107,6 +110,7 @@ def fine_tune(
         label_smoothing=settings.label_smoothing,
         objective=make_objective(settings),
         clip_norm=settings.clip_norm,
+        capture=capture,
         reporter=reporter,
         on_step=folder.on_step,
         on_epoch=folder.on_epoch,
@@ -182,6 +186,7 @@ def _loaders(
     splits: Splits,
     unlabelled: Dataset | None,
     workers: int,
+    device: str,
     reporter: Reporter,
 ) -> tuple[Module, tuple[Loader, Loader | None]]:
     """What the trainer trains, and its batches: the network on images, or the classifier alone on kept
@@ -193,7 +198,7 @@ def _loaders(
         assert unlabelled is not None
         return model, (fixmatch_loader(splits.train, unlabelled, cfg, settings, workers, TRAIN_CACHE), val)
     if not settings.trains_on_features:
-        return model, (train_loader(splits.train, settings, cfg, workers), val)
+        return model, (train_loader(splits.train, settings, cfg, workers, device), val)
 
     def keep(images: Loader, name: str, shuffle: bool) -> Loader:
         title = f"features of the {name} images"
@@ -207,7 +212,7 @@ def _loaders(
 
 
 def train_loader(
-    dataset: Dataset, settings: TrainingSettings, cfg: Mapping[str, Any], workers: int
+    dataset: Dataset, settings: TrainingSettings, cfg: Mapping[str, Any], workers: int, device: str = "cpu"
 ) -> DataLoader:
     """The images of a data set shuffled and augmented, in batches, as the settings say."""
     return DataLoader(
@@ -218,6 +223,7 @@ def train_loader(
         num_workers=workers,
         seed=settings.seed,
         cache=TRAIN_CACHE,
+        device=device,
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from minidl.optim import LRScheduler, Optimizer, clip_grad_norm_
 from minidl.training.metrics import Evaluation, score
 from minidl.training.reporting import EpochRow, Reporter
 
-Batch = tuple[minidl.Tensor, np.ndarray]
+Batch = tuple[minidl.Tensor, Any]
 
 
 class Loader(Protocol):
-    """What the trainer asks of its data: batches (images or features, labels int64 (N,)), in an order fixed
-    by the epoch.
+    """What the trainer asks of its data: batches (images or features, labels int64 (N,), an array or a tensor), in an
+    order fixed by the epoch.
     """
 
     def __len__(self) -> int: ...
@@ -64,6 +64,9 @@ class Trainer:
     `on_epoch(trainer, row, best)` after each epoch: saving happens there, at points from which `fit` can go
     on exactly.
 
+    `capture` records a step once and replays it (`minidl.compile_step`); a loss that is not finite is then noticed
+    after the step.
+
     The best epoch has the highest validation accuracy (the lower loss when equal, the earlier epoch when
     both are), or the lowest validation loss where there is no accuracy; without a validation set each epoch is
     better than the one before.
@@ -83,6 +86,7 @@ class Trainer:
         label_smoothing: float = 0.0,
         objective: Callable[[minidl.Tensor, np.ndarray], minidl.Tensor] | None = None,
         clip_norm: float | None = None,
+        capture: bool = False,
         reporter: Reporter | None = None,
         on_step: Callable[[Trainer], None] | None = None,
         on_epoch: Callable[[Trainer, EpochRow, bool], None] | None = None,
@@ -93,6 +97,9 @@ class Trainer:
         self.train_loader, self.val_loader, self.classes = train_loader, val_loader, classes
         self.objective = objective or partial(F.cross_entropy, label_smoothing=label_smoothing)
         self.clip_norm = clip_norm
+        device = device_of(model)
+        capture = capture and device != "cpu"
+        self._captured = minidl.compile_step(self._update, device=device) if capture else None
         self.reporter = reporter or Reporter()
         self.on_step, self.on_epoch = on_step, on_epoch
         self.position = Position()
@@ -139,27 +146,36 @@ class Trainer:
         finally:
             self.reporter.end()
 
-    def train_step(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[float, int]:
+    def train_step(self, inputs: minidl.Tensor, labels: Any) -> tuple[float, int]:
         """One step on one batch; returns its mean loss and how many of its labels were predicted right."""
-        self.optimizer.zero_grad()
-        loss, correct = self.loss(inputs, labels)
-        value = float(loss.item())
-        if not math.isfinite(value):
-            raise self._diverged("the training loss", value)
-        loss.backward()
-        if self.clip_norm is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.lr = max(group["lr"] for group in self.optimizer.param_groups)
-        self.optimizer.step()
+        step = self._update if self._captured is None else self._captured
+        loss, correct = step(inputs, labels)
+        value = float(loss.item())
+        if not math.isfinite(value):  # of a captured step: it was made already
+            raise self._diverged("the training loss", value)
         if self.scheduler is not None:
             self.scheduler.step()
-        return value, correct
+        return value, int(correct)
 
-    def loss(self, inputs: minidl.Tensor, labels: np.ndarray) -> tuple[minidl.Tensor, int]:
-        """What is minimised on one batch, and how many of its labels are predicted right."""
+    def _update(self, inputs: minidl.Tensor, labels: Any) -> tuple[minidl.Tensor, minidl.Tensor]:
+        """The step itself: loss and hits. Not captured, it is not made when the loss is not finite."""
+        self.optimizer.zero_grad()
+        loss, correct = self.loss(inputs, labels)
+        if self._captured is not None or math.isfinite(float(loss.item())):
+            loss.backward()
+            if self.clip_norm is not None:
+                clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            self.optimizer.step()
+        return loss, minidl.as_tensor(correct)
+
+    def loss(self, inputs: minidl.Tensor, labels: Any) -> tuple[minidl.Tensor, Any]:
+        """What is minimised on one batch, and how many of its labels are predicted right (a number, or an array on the
+        model's device)."""
         logits = self.model(inputs.to(device_of(self.model)))
-        best = devices.host(logits.data[: len(labels)].argmax(axis=1))
-        return self.objective(logits, labels), int((best == labels).sum())
+        best = logits.data[: len(labels)].argmax(axis=1)
+        truth = labels.data if isinstance(labels, minidl.Tensor) else devices.like(labels, best)
+        return self.objective(logits, labels), (best == truth).sum()
 
     def validate(self, loader: Loader) -> tuple[float, float | None]:
         """Loss and accuracy on the validation batches."""
@@ -220,7 +236,7 @@ def predict_logits(
         with minidl.no_grad():
             for number, (inputs, truth) in enumerate(loader.iterate(), 1):
                 logits.append(np.array(model(inputs.to(device)).cpu().numpy()))
-                labels.append(np.asarray(truth))
+                labels.append(np.asarray(truth.cpu() if isinstance(truth, minidl.Tensor) else truth))
                 if reporter is not None:
                     reporter.advance(number)
     finally:
