@@ -30,6 +30,7 @@ from minidl.kernels.cpu.groups import group_fma
 from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far, prefetch
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
+    FAR_BYTES,
     GATHER_SLAB,
     NAMES,
     SMALL,
@@ -57,8 +58,6 @@ from minidl.kernels.reference.checks import Array
 FINISH = 3.0  # cycles from the last multiply-add of a register to the first of the next tile
 READ, FILL = 40.0, 10.0  # bytes per cycle of a source read in place; of weights, and into a slab
 MANY_TILES = 16  # that share a panel's weights
-# An output of this many bytes does not stay in the last-level cache beside what else is read: it is written past it.
-STREAM_BYTES = 12 << 20
 
 
 @jit
@@ -319,8 +318,8 @@ def plan_gather(
             continue
         for linear, pieces in itertools.product((False, True), {1, threads}):
             # By groups a tile reads whole vectors of channels, past the last one: only a slab has room for that.
-            direct_bytes = 0 if group else 1 << 30
-            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, pieces, direct_bytes)
+            together = 0 if group else shape.rows
+            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, pieces, together)
             if g.linear != linear:
                 continue
             depth = len(window.taps) * (group or source.channels)
@@ -375,7 +374,7 @@ def gather(
         row[:outputs] = bias
     vector = simd.target().float_lanes  # numbers that a store of the kernel writes at once
     streams = (
-        out.nbytes >= STREAM_BYTES
+        out.nbytes >= FAR_BYTES
         and len(plan.blocks) == 2  # else the sums of earlier blocks are read again
         and not any(place % vector for place in places)
         and out.ctypes.data % memory.ALIGNMENT == 0

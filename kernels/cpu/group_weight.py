@@ -81,7 +81,7 @@ def group_weight_kernel(dtype: str, taps: int, width: int) -> Kernel:
                 length, height = j_end - j, i_end - i
                 fill_slab(g, source, 0, slabs, part * g.slab_size, chunk)
                 if pack_size:
-                    pack_gradient(g, gy, 0, channels, channels, packed, part * pack_size, chunk)
+                    pack_gradient(g, gy, 0, channels, channels, packed, part * pack_size, chunk, 0, panels)
                 for item in range(panels * passes):
                     panel, turn = item // passes, item % passes
                     home = (piece * panels * passes + item) * size

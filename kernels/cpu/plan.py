@@ -39,11 +39,12 @@ GATHER_SLAB = (640 if target().float_lanes == 16 else 192) * 1024
 DEPTH_BLOCK = (
     768  # the reduction is cut into blocks of about this length: a block of a weight panel stays in L2
 )
-WEIGHT_PIXELS = 640  # pixels that a chunk of the weight gradient reduces before it touches memory
-WEIGHT_SLAB = 2 << 20  # bytes of source that such a chunk may use
-DIRECT_BYTES = (
-    256  # larger pixels are not read in place by the weight gradient, which takes a few channels of each
+WEIGHT_PIXELS = 128, 640  # least and most pixels that a chunk of the weight gradient reduces to a partial sum
+WEIGHT_BYTES = (
+    400_000  # aim of such a chunk's source and output gradient: they and the next chunk's stay in L2
 )
+WEIGHT_SLAB = 2 << 20  # bytes of source that such a chunk may use
+FAR_BYTES = 12 << 20  # so much does not stay in the last-level cache beside what else is read
 ALIASING = 2048  # pixels a multiple of this many bytes apart compete for the same few lines of the L1 cache
 WAY, WAYS = (
     4096,
@@ -170,21 +171,20 @@ def slab_pixel(source: Source, window: Window) -> int:
     return source.channels + (64 // source.itemsize if crowded else 0)
 
 
-def reads_in_place(source: Source, window: Window, tile_rows: int, direct_bytes: int) -> bool:
+def reads_in_place(source: Source, window: Window, tile_rows: int, together: int) -> bool:
     """Whether tiles can read a flat source itself, without a slab.
 
     Tiles read up to tile_rows pixels past a row; the source itself must be long enough for one whole tile. A weight
-    gradient's tile reads tile_rows channels, also of the last pixel. And the pixels of a tile must fit into the
-    lines of the L1 cache that they compete for.
+    gradient's tile reads tile_rows channels, also of the last pixel. And the pixels that are read together must fit
+    into the lines of the L1 cache that they compete for.
     """
-    step = source.pixel * source.itemsize
-    competing = tile_rows * math.gcd(step, WAY) // WAY
+    competing = together * math.gcd(source.pixel * source.itemsize, WAY) // WAY
     return (
         is_plain(source, window)
         and source.height * source.images == 1
         and window.cols >= tile_rows
         and source.channels >= tile_rows
-        and 0 < step <= direct_bytes
+        and together > 0
         and competing <= WAYS
     )
 
@@ -212,7 +212,7 @@ def geometry(
     tile_rows: int,
     linear: bool,
     pieces: int,
-    direct_bytes: int = 1 << 30,
+    together: int,
 ) -> Geometry:
     """Cut the grid into chunks and lay out their slab.
 
@@ -223,9 +223,9 @@ def geometry(
         tile_rows: rows of the register tile.
         linear: tiles may run over the ends of rows.
         pieces: cut into at least so many chunks, where there are rows or tiles enough.
-        direct_bytes: the source is read in place only if its pixels are at most this large.
+        together: pixels that a tile reads together where the source is read in place; 0 if it never is.
     """
-    direct = reads_in_place(source, window, tile_rows, direct_bytes)
+    direct = reads_in_place(source, window, tile_rows, together)
     pixel = source.channels if direct else slab_pixel(source, window)
     reach_h = max(r for r, _ in window.taps)
     reach_w = max(c for _, c in window.taps)

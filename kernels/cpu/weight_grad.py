@@ -23,10 +23,12 @@ import numpy as np
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.lanes import LANES, address, fetch_far, prefetch
 from minidl.kernels.cpu.plan import (
-    DIRECT_BYTES,
+    FAR_BYTES,
     NAMES,
     SMALL,
+    WEIGHT_BYTES,
     WEIGHT_PIXELS,
     WEIGHT_SLAB,
     Geometry,
@@ -46,11 +48,13 @@ from minidl.kernels.cpu.slab import chunk_range, fill_slab
 from minidl.kernels.cpu.weights import collect_weight
 from minidl.kernels.reference.checks import Array
 
+BETWEEN = 32  # pixels of a long row between the moments at which memory is asked for what comes later
+
 
 @functools.cache
 def gradient_packer(dtype: str, vectors: int) -> Any:
     """A function that copies a chunk's pixels of gy to panels (panel, pixel, cols), with zeros past the
-    last output.
+    last output; of all panels, those from panel_first to before panel_last.
 
     gy is read once, along its rows: read panel by panel its pixels would come from memory one cache line at
     a time.
@@ -60,7 +64,16 @@ def gradient_packer(dtype: str, vectors: int) -> Any:
 
     @jit(variant=pixel.name)
     def pack_gradient(
-        g: Geometry, gy: Any, first: int, gy_pixel: int, outputs: int, packed: Any, base: int, chunk: int
+        g: Geometry,
+        gy: Any,
+        first: int,
+        gy_pixel: int,
+        outputs: int,
+        packed: Any,
+        base: int,
+        chunk: int,
+        panel_first: int,
+        panel_last: int,
     ) -> None:
         n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
         length = j_end - j
@@ -72,10 +85,10 @@ def gradient_packer(dtype: str, vectors: int) -> Any:
             start = ((image * g.rows + row) * g.cols + j) * gy_pixel + first
             to = base + item * length * cols
             for p in range(length):
-                for panel in range(full):
+                for panel in range(panel_first, min(full, panel_last)):
                     source = start + p * gy_pixel + panel * cols
                     store(load(gy, source, 0), packed, to + p * cols + panel * panel_size, 0)
-                if rest:
+                if rest and panel_last > full:
                     source = start + p * gy_pixel + full * cols
                     at = to + p * cols + full * panel_size
                     for x in range(cols):
@@ -84,15 +97,34 @@ def gradient_packer(dtype: str, vectors: int) -> Any:
     return pack_gradient
 
 
+@jit
+def chunk_ahead(
+    g: Geometry, source: Any, gy: Any, gy_pixel: int, chunk: int, tiles: int, far: bool
+) -> tuple[int, int, int, int]:
+    """What to ask memory for before ``chunk`` comes: the addresses of its source and of its output gradient, the bytes
+    of the source, and how many bytes to ask for with each pixel of each of ``tiles`` tiles; 0 unless ``far``.
+    """
+    n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
+    pixels = (n_end - n) * (i_end - i) * (j_end - j)
+    row = (n * g.source_h + i * g.stride_h) * g.source_w
+    x = address(source, (row + j * g.stride_w) * g.source_pixel)
+    x_bytes = pixels * g.stride_h * g.stride_w * g.source_pixel * source.itemsize
+    if g.planes < g.stride_h:  # most of it is skipped
+        x_bytes = 0
+    gy_bytes = pixels * gy_pixel * gy.itemsize
+    step = min(64, -(-(x_bytes + gy_bytes) // max(1, pixels * tiles))) if far else 0
+    return x, address(gy, ((n * g.rows + i) * g.cols + j) * gy_pixel), x_bytes, step
+
+
 @functools.cache
 def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
     """The weight gradient with a tile of ``rows`` (tap, channel) x ``vectors`` registers of output channels.
 
     Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; the flat
     output gradient, its first channel, channels to take and elements per pixel; a packing buffer per part
-    and its size, 0 to read gy in place; the slab offset of each tile; the partial sums (slices, panels,
-    tiles, rows * cols); the number of slices; how many parts share the slices, and the panels, the rest
-    sharing the tiles.
+    and its size, 0 to read gy in place; whether source and gy come from far; the slab offset of each tile; the
+    partial sums (slices, panels, tiles, rows * cols); the number of slices; how many parts share the slices, and
+    the panels, the rest sharing the tiles.
     """
     tile = simd.tile(dtype, rows, vectors)
     zero, fma, add, store = tile.zero, tile.fma, tile.add, tile.store
@@ -111,6 +143,7 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
         gy_pixel: int,
         packed: Any,
         pack_size: int,
+        far: bool,
         offsets: IntArray,
         partial: Any,
         slices: int,
@@ -137,28 +170,46 @@ def weight_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
                 else:
                     a_base = part * g.slab_size
                     fill_slab(g, source, channel, slabs, a_base, chunk)
-                length = j_end - j
-                height = i_end - i
+                length, height, a_row = j_end - j, i_end - i, g.a_row
+                pixels = height * length
+                if g.direct:  # one long row, taken as rows of a few pixels
+                    length, height, a_row = BETWEEN, -(-pixels // BETWEEN), BETWEEN * g.a_col
                 if pack_size:
-                    pack_gradient(g, gy, gy_first, gy_pixel, outputs, packed, part * pack_size, chunk)
+                    at = part * pack_size
+                    own = (panel_first, panel_last)
+                    pack_gradient(g, gy, gy_first, gy_pixel, outputs, packed, at, chunk, *own)
+                later = chunk + 1 if chunk + 1 < chunk_last else chunk
+                x_next, gy_next, x_bytes, ahead_step = chunk_ahead(
+                    g, source, gy, gy_pixel, later, (panel_last - panel_first) * (tile_last - tile_first), far
+                )
+                done = 0
                 for panel in range(panel_first, panel_last):
                     if pack_size:
                         b_row = length * cols
-                        b_image = height * b_row
+                        b_image = pixels * cols
                         b_base = part * pack_size + panel * (n_end - n) * b_image
                     else:
-                        b_row = g.cols * gy_pixel
-                        b_image = g.rows * b_row
-                        b_base = gy_first + panel * cols + n * b_image + i * b_row + j * gy_pixel
+                        b_row = (length if g.direct else g.cols) * gy_pixel
+                        b_image = g.rows * g.cols * gy_pixel
+                        b_base = gy_first + panel * cols + n * b_image + (i * g.cols + j) * gy_pixel
                     for t in range(tile_first, tile_last):
                         home = ((piece * panels + panel) * tiles + t) * (rows * cols)
+                        if chunk > chunk_first:
+                            for x in range(0, rows * cols, LANES):
+                                prefetch(partial, home + x)
+                        ahead = x_next + done if done < x_bytes else gy_next + done - x_bytes
                         acc = zero()
                         for item in range((n_end - n) * height):
                             image, row = item // height, item % height
-                            ai = a_base + offsets[t] + image * g.a_image + row * g.a_row
+                            ai = a_base + offsets[t] + image * g.a_image + row * a_row
                             bi = b_base + image * b_image + row * b_row
-                            for p in range(length):
+                            for p in range(min(length, pixels - row * length)):
                                 acc = fma(acc, a, ai + p * g.a_col, 1, b, bi + p * b_step)
+                            line, ahead = ahead, ahead + length * ahead_step
+                            while line < ahead:
+                                fetch_far(line)
+                                line += 64
+                        done += (n_end - n) * pixels * ahead_step
                         if chunk > chunk_first:
                             acc = add(acc, partial, home, cols)
                         store(acc, partial, home, cols)
@@ -207,11 +258,13 @@ def plan_weight(source: Source, window: Window, outputs: int) -> WeightPlan:
     if is_plain(source, window):
         source, window = flatten(source, window)
     lanes = simd.target().float_lanes * 4 // source.itemsize
+    least, most = WEIGHT_PIXELS
+    pixels = max(least, min(most, WEIGHT_BYTES // ((source.channels + outputs) * source.itemsize)))
     best: tuple[float, TileShape, Geometry, IntArray, IntArray] | None = None
     for shape in tile_shapes():
         if shape.rows == 7:  # made for rows of 7 pixels, which do not matter here
             continue
-        g = geometry(source, window, WEIGHT_SLAB, WEIGHT_PIXELS, shape.rows, False, 1, DIRECT_BYTES)
+        g = geometry(source, window, WEIGHT_SLAB, pixels, shape.rows, False, 1, 1)
         cols = shape.vectors * lanes
         offsets, places = cut_tiles(g, window, shape, cols)
         useful = places.size * outputs / (offsets.size * shape.rows * ceil_div(outputs, cols) * cols)
@@ -277,6 +330,7 @@ def weight_gradient(
         gy.shape[3],
         memory.empty(max(1, parts * plan.pack_size), dtype),
         plan.pack_size,
+        source_array.nbytes + gy.nbytes >= FAR_BYTES,
         plan.offsets,
         partial,
         plan.slices,

@@ -212,7 +212,7 @@ def test_small_budgets_cut_images_into_many_chunks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gather, "GATHER_SLAB", 12_000)
     monkeypatch.setattr(gather, "DEPTH_BLOCK", 50)
     monkeypatch.setattr(weight_grad, "WEIGHT_SLAB", 12_000)
-    monkeypatch.setattr(weight_grad, "WEIGHT_PIXELS", 40)
+    monkeypatch.setattr(weight_grad, "WEIGHT_PIXELS", (40, 40))
     gather.plan_gather.cache_clear()
     weight_grad.plan_weight.cache_clear()
     try:
@@ -245,7 +245,7 @@ def test_outputs_written_past_the_caches_are_the_same(monkeypatch: pytest.Monkey
         return y, CPU.conv2d_input_grad(gy, w, (15, 13), *place)
 
     cached = run()
-    monkeypatch.setattr(gather, "STREAM_BYTES", 0)
+    monkeypatch.setattr(gather, "FAR_BYTES", 0)
     for streamed, expected in zip(run(), cached, strict=True):
         np.testing.assert_array_equal(streamed, expected)
 
