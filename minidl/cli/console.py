@@ -21,6 +21,21 @@ def make_reporter() -> Reporter:
     return PlainReporter()
 
 
+def say_compiling(reporter: Reporter) -> None:
+    """Say why a run on the processor waits at first, where no compiled kernels are kept yet."""
+    from minidl.kernels.cpu import cache
+
+    kept = cache.folder()
+    if kept is None:
+        reporter.log(
+            "no folder can be written to keep compiled kernels in: every run compiles them (MINIDL_CACHE_DIR)"
+        )
+    elif not any(kept.iterdir()):
+        reporter.log(
+            "the kernels are compiled for this machine as they are first needed: the first run waits"
+        )
+
+
 def epoch_line(row: EpochRow, epochs: int, best: bool) -> str:
     """One epoch as a line of text."""
     parts = [f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}", f"train loss {row.train_loss:.4f}"]

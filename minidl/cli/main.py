@@ -84,7 +84,7 @@ def build_parser() -> Parser:
     """The parser of the whole command line; loads nothing heavy."""
     parser = Parser(
         prog="minidl",
-        description="Fine-tune pretrained image classifiers, evaluate them and use them, on the CPU, without PyTorch.",
+        description="Fine-tune pretrained image classifiers, evaluate them and use them, without PyTorch.",
         epilog=EXAMPLE,
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")

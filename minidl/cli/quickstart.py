@@ -33,11 +33,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     use_device(arguments)
-    from minidl.cli.console import make_reporter, program, quoted, table
+    from minidl.cli.console import make_reporter, program, quoted, say_compiling, table
     from minidl.quickstart import WEIGHTS, quickstart
 
     reporter = make_reporter()
-    result = quickstart(arguments.out, reporter, seed=arguments.seed, epochs=arguments.epochs)
+    if arguments.device == "cpu":
+        say_compiling(reporter)
+    result = quickstart(
+        arguments.out, reporter, seed=arguments.seed, epochs=arguments.epochs, device=arguments.device
+    )
     rows = [
         [
             f"{name} weights",

@@ -83,10 +83,13 @@ def add_course(group: Any, validation: str) -> None:
 def start(arguments: argparse.Namespace) -> tuple[Reporter, str]:
     """The reporter, and what is in --out (see `training.run_status`); acts on --device and --threads."""
     use_device(arguments)
-    from minidl.cli.console import make_reporter
+    from minidl.cli.console import make_reporter, say_compiling
     from minidl.training import check_out
 
-    return make_reporter(), check_out(Path(arguments.out), arguments.resume)
+    reporter, status = make_reporter(), check_out(Path(arguments.out), arguments.resume)
+    if arguments.device == "cpu":
+        say_compiling(reporter)
+    return reporter, status
 
 
 def how(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def quickstart(
     epochs: int | None = None,
     weights: Path = WEIGHTS,
     train_per_class: int | None = None,
+    device: str = "cpu",
 ) -> Comparison:
     """Train twice under one budget, from the embedded weights and from random ones, and compare on the test
     images.
@@ -88,10 +89,10 @@ def quickstart(
             seed=seed,
         )
         began = time.perf_counter()
-        done = fine_tune(splits, settings, out / name, draw=False, reporter=reporter)
+        done = fine_tune(splits, settings, out / name, draw=False, device=device, reporter=reporter)
         seconds[name] = time.perf_counter() - began
         checkpoint = load_checkpoint(done.path)
-        model = checkpoint.build_model()
+        model = checkpoint.build_model().to(device)
         loader = DataLoader(test, 125, transform=eval_transform(checkpoint.preprocessing))
         reporter.begin("testing", len(loader))
         try:

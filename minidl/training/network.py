@@ -61,7 +61,10 @@ def build_network(settings: Settings, classes: list[str], reporter: Reporter, fr
         model.reset_classifier(want)
         reporter.log(f"classifier {name!r}: replaced by a new one, as asked for")
     else:
-        reporter.log(f"classifier {name!r}: kept, the weights and the data have {want} classes each")
+        reporter.log(
+            f"classifier {name!r}: kept, the weights and the data have {want} classes each "
+            "(a new one: --new-classifier)"
+        )
     return Network(model, name, preprocessing_of(model, want))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minidl.cli import console, interrupt
-from minidl.training import EpochRow, score
+from minidl.kernels.cpu import cache
+from minidl.training import EpochRow, Reporter, score
 
 ROW = EpochRow(3, 0.01, 0.5, 0.75, 0.6, 0.7, 12.34)
 
@@ -44,6 +46,23 @@ def test_bars_are_drawn_on_a_terminal_when_rich_is_installed(monkeypatch: pytest
     assert isinstance(console.make_reporter(), console.RichReporter)
     monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
     assert isinstance(console.make_reporter(), console.PlainReporter)
+
+
+def test_a_run_that_has_to_compile_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Listener(Reporter):
+        def log(self, text: str) -> None:
+            said.append(text)
+
+    for kept in (tmp_path, None):
+        monkeypatch.setattr(cache, "folder", lambda kept=kept: kept)
+        console.say_compiling(Listener())
+    assert ["the first run waits" in said[0], "every run compiles" in said[1]] == [True, True]
+    (tmp_path / "kernel.nbi").touch()
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    console.say_compiling(Listener())
+    assert len(said) == 2
 
 
 def test_epochs_of_milliseconds_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from minidl.cli.main import main
 from minidl.data import MNIST
 from minidl.errors import UsageError
 from minidl.kernels import set_num_threads
+from minidl.kernels.devices import DeviceError
 from minidl.quickstart import ASSETS, WEIGHTS, demo, make_assets, quickstart
 from minidl.training import Reporter
 
@@ -90,6 +91,11 @@ def test_the_demonstration_leaves_figures_pictures_and_both_runs(small: Path, tm
     assert (out / "predictions.png").stat().st_size > 1000
     assert (out / "pretrained/best.safetensors").exists() and (out / "random/best.safetensors").exists()
     quickstart(out, Reporter(), epochs=1, weights=small, train_per_class=1)  # its own folder is replaced
+
+
+def test_a_device_that_is_not_there_is_an_error(small: Path, tmp_path: Path) -> None:
+    with pytest.raises((ImportError, DeviceError)):
+        quickstart(tmp_path / "out", Reporter(), epochs=1, weights=small, train_per_class=1, device="cuda:99")
 
 
 def test_a_folder_of_someone_else_is_refused(small: Path, tmp_path: Path) -> None:

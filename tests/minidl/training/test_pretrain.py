@@ -303,7 +303,10 @@ def test_the_weights_of_a_classifiers_run_know_their_model(tmp_path: Path) -> No
     log = Log()
     again = Settings(**known, weights=str(tmp_path / "first"), epochs=1)
     fine_tune(DATA, again, tmp_path / "second", workers=0, draw=False, reporter=log)
-    assert "classifier 'fc': kept, the weights and the data have 2 classes each" in log.lines
+    assert (
+        "classifier 'fc': kept, the weights and the data have 2 classes each (a new one: --new-classifier)"
+        in log.lines
+    )
 
 
 def test_rows_of_pictures_keep_their_pixels(tmp_path: Path) -> None:
