@@ -15,7 +15,7 @@ from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.indirect import indirect, takes_indirect
-from minidl.kernels.cpu.layout import dense
+from minidl.kernels.cpu.layout import clear, dense
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
@@ -261,6 +261,8 @@ class ConvMixin(ReferenceBackend):
             target = Target(h, width, pixel, stride)
             indirect(source, phases, target, gy, weight, True, groups, bias, other, relu, gx)
             return gx
+        if any(phase.window is None for phase in phases):  # pixels that no tap reaches
+            gx = self._without_taps(gx, bias, other, relu)
         taps = tuple(
             tap for phase in phases for tap in phase.taps
         )  # packed at once: each belongs to one phase
@@ -269,14 +271,8 @@ class ConvMixin(ReferenceBackend):
             used = 0
             for row, col, window, own in phases:
                 if window is None:
-                    apart = (slice(None), slice(row, None, stride[0]), slice(col, None, stride[1]))
-                    gx[apart] = 0
-                    if bias is not None or other is not None:
-                        rest_of = None if other is None else other[apart]
-                        gx[apart] = self._finished(gx[apart], bias, rest_of, relu)
                     continue
-                dense = stride == (1, 1)
-                plan = plan_gather(source, window, depth, dense, lanes, get_num_threads())
+                plan = plan_gather(source, window, depth, stride == (1, 1), lanes, get_num_threads())
                 if plan.cols not in panels:
                     part = weight[group * per : (group + 1) * per]
                     panels[plan.cols] = pack(part, taps, not lanes, plan.cols)
@@ -289,6 +285,16 @@ class ConvMixin(ReferenceBackend):
                 gather(plan, gy, group * per, here, row_bias, relu, gx, depth, places, other)
                 used += len(own)
         return gx
+
+    def _without_taps(self, gx: Array, bias: Array | None, residual: Array | None, relu: bool) -> Array:
+        """[relu](0 [+ bias] [+ residual]): in gx, or in an array of its own."""
+        if residual is None:
+            clear(gx)
+            if bias is None:
+                return gx
+        ones = np.ones(gx.shape[3], gx.dtype)
+        shift = np.zeros_like(ones) if bias is None else bias
+        return self.batch_norm_apply(gx if residual is None else residual, ones, shift, None, relu)
 
     def conv2d_weight_grad(
         self, gy: Array, x: Array, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int

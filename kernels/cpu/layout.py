@@ -50,6 +50,18 @@ def _interleave(source: Any, target: Any, part: Any, parts: Any) -> None:
                 target[image, p, c] = source[image, c, p]
 
 
+@kernel
+def _clear(target: Any, part: Any, parts: Any) -> None:
+    first, last = share(target.size, part, parts)
+    for i in range(first, last):
+        target[i] = 0
+
+
+def clear(array: Array) -> None:
+    """Set a C-contiguous array to 0, on all threads: one thread alone reaches half of what memory can take."""
+    launch(_clear, array.reshape(-1), work=array.size)
+
+
 def dense(array: Array) -> Array:
     """The array itself when C-contiguous and aligned, else a copy."""
     if array.flags.c_contiguous and array.flags.aligned:

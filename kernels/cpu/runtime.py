@@ -46,6 +46,7 @@ SPINNING = {
 _layer_lock = threading.Lock()  # held around a parallel launch while the threading layer cannot nest
 _layer = ""  # Numba's threading layer, known after the first parallel launch
 _layer_pid = 0  # the process that started it
+_most_threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 @jit(inline="always")
@@ -77,7 +78,7 @@ class Kernel:
         block, address = parallel.argument_block()
         trampoline = parallel.pack(block, arguments)
         code = self._addresses.get(trampoline)
-        if code is None:
+        if code is None:  # types that the kernel meets for the first time
             signature = (*map(numba.typeof, arguments), types.intp, types.intp)
             code = self._addresses[trampoline] = parallel.code_address(self.run_part, signature)
         block[0] = code
@@ -149,33 +150,45 @@ def bounded_spinning() -> Iterator[None]:
 
 def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> bool:
     """Run all shares at the same time and return True, or return False where that is not safe now."""
+    limit = min(get_num_threads(), _most_threads)
+    if _layer_pid != os.getpid() or _layer not in ("omp", "tbb"):
+        return _run_exclusively(function, arguments, parts, limit)
+    if limit == 1:
+        return False
+    _run_limited(function, arguments, parts, limit, numba.get_num_threads())
+    return True
+
+
+def _run_limited(function: Kernel, arguments: tuple[Any, ...], parts: int, limit: int, before: int) -> None:
+    """Run all shares with ``limit`` of Numba's threads, of which this thread uses ``before`` otherwise."""
+    if before == limit:
+        function.run_all(arguments, parts)
+        return
+    numba.set_num_threads(limit)
+    try:
+        function.run_all(arguments, parts)
+    finally:
+        numba.set_num_threads(before)
+
+
+def _run_exclusively(function: Kernel, arguments: tuple[Any, ...], parts: int, limit: int) -> bool:
+    """_run_parallel where the threading layer is not known yet or cannot be entered twice, and in a forked child."""
     global _layer, _layer_pid
     if _layer_pid and _layer_pid != os.getpid():
         _say_forked()
         return False
-    limit = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if limit == 1:
-        return False
-    exclusive = _layer not in ("omp", "tbb")  # workqueue, or not known yet
-    if exclusive and not _layer_lock.acquire(blocking=False):
+    if limit == 1 or not _layer_lock.acquire(blocking=False):
         return False
     try:
         with nullcontext() if _layer_pid else bounded_spinning():
             before = numba.get_num_threads()  # the first time this loads the threading layer
-        if before != limit:
-            numba.set_num_threads(limit)
-        try:
-            if not _layer_pid:
-                _layer_pid = os.getpid()
-            function.run_all(arguments, parts)
-            if not _layer:
-                _layer = numba.threading_layer()
-        finally:
-            if before != limit:
-                numba.set_num_threads(before)
+        if not _layer_pid:
+            _layer_pid = os.getpid()
+        _run_limited(function, arguments, parts, limit, before)
+        if not _layer:
+            _layer = numba.threading_layer()
     finally:
-        if exclusive:
-            _layer_lock.release()
+        _layer_lock.release()
     return True
 
 
