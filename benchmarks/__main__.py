@@ -4,6 +4,7 @@
     python -m benchmarks --out benchmarks/results/ME   everything; tables, JSON and pictures go there
     python -m benchmarks --only networks --select 'resnet18.*inference'
     python -m benchmarks --isa avx2 --only networks    both sides limited to AVX2
+    python -m benchmarks --device cuda                 on a graphics card; see benchmarks/gpu.py
 
 Others take part when they are installed: pip install torch onnx onnxruntime openvino. Results are compared before
 anything is timed; then the contestants take turns in one process, on equally many threads. Run it on an idle
@@ -56,6 +57,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=kernels.get_num_threads(), help="of every side")
     parser.add_argument("--turns", type=int, help="counted turns (default 9, quick 5)")
     parser.add_argument("--isa", choices=[*ISA], help="limit both sides to this instruction set")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1; emulated: tiny shapes, times mean nothing"
+    )
     parser.add_argument("--out", type=Path, help="folder for results.json, results.md and pictures")
     args = parser.parse_args()
     try:
@@ -119,6 +123,11 @@ def _limited(isa: str, select: str, args: argparse.Namespace) -> Iterator[dict[s
 def main() -> None:
     """Run the parts asked for; print and write their tables."""
     args = parse()
+    if args.device != "cpu":
+        from benchmarks import gpu
+
+        gpu.run(args)
+        return
     if args.isa and any(os.environ.get(k) != v for k, v in ISA[args.isa].items()):
         # Numba and oneDNN read these when they are loaded: start again.
         command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]

@@ -28,6 +28,7 @@ from minidl.autograd import is_grad_enabled
 from minidl.autograd.mode import mode, settle
 from minidl.kernels import devices
 from minidl.kernels.capturing import Capture, CaptureError, active
+from minidl.kernels.cuda import tiling
 from minidl.tensor import Tensor
 
 __all__ = ["CaptureError", "CompiledStep", "compile_step"]
@@ -104,7 +105,8 @@ class CompiledStep(Generic[P, R]):
             return self.function(*args, **kwargs)
         place = devices.place(name)
         inputs = _leaves((args, kwargs))
-        key = (name, is_grad_enabled(), str(mode.autocast), _signature((args, kwargs), place))
+        modes = is_grad_enabled(), str(mode.autocast), tiling.get_float32_precision()
+        key = (name, modes, _signature((args, kwargs), place))
         graph = self._graphs.get(key)
         if graph is not None and not graph.stale():
             return graph.replay(inputs)

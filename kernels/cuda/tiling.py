@@ -105,6 +105,11 @@ def float32_precision(name: str) -> Iterator[None]:
         _precision.reset(token)
 
 
+def get_float32_precision() -> str:
+    """The present :func:`float32_precision` of this thread."""
+    return _precision.get()
+
+
 @contextmanager
 def force(tile: Tiling) -> Iterator[None]:
     """Use this tiling for every product in a ``with`` block (in this thread): for tests and measurements."""
