@@ -124,11 +124,12 @@ class Main(Place):
 
 
 class Emulated(Place):
-    """The emulated device: arrays in main memory that behave as if they were not, kernels run under a checker."""
+    """The emulated device: arrays in main memory that behave as if they were not, kernels run under a checker.
+    ``compute_capability``: of the architecture that kernels are compiled for, 90 for Hopper."""
 
     name = "emulated"
 
-    def __init__(self) -> None:
+    def __init__(self, compute_capability: int = 80) -> None:
         from minidl.kernels.cuda import nvrtc
         from minidl.kernels.cuda.families import Families
         from minidl.kernels.emulator import build
@@ -137,7 +138,7 @@ class Emulated(Place):
         nvrtc.library()  # raises ImportError with what to install
         build.compiler()
         self.xp = xp
-        self.device = EngineDevice()
+        self.device = EngineDevice(compute_capability)
         self._array = EmulatedArray
         self._backend = Families(self.device)
 

@@ -1,7 +1,8 @@
-"""The main loop by Hopper's warpgroups (wgmma) on the emulated device, checker on, against the reference."""
+"""The main loop by Hopper's warpgroups (wgmma), on the emulated device or on a card that has them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,30 +10,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minidl.kernels import devices
 from minidl.kernels.cuda import tiling
-from minidl.kernels.cuda.families import Families
 from minidl.kernels.cuda.tiling import TILINGS, Tiling
 from minidl.kernels.emulator import EmulatedDevice
-from tests.kernels.cuda.on_device import BF16, F16, F32, REFERENCE, TOLERANCE, near, normal, wide
-from tests.kernels.emulator.needs import emulator
+from tests import target
+from tests.kernels.cuda.on_device import BF16, F16, F32, REFERENCE, agree, backend, device, near, normal
+from tests.target import needs_device
 
-pytestmark = emulator
+pytestmark = needs_device()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hopper() -> Iterator[None]:
+    """The device under test has warpgroups' instructions."""
+    if target.name == "emulated":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(devices._places, "emulated", devices.Emulated(90))
+            yield
+    elif tiling.has_wgmma(device().architecture):
+        yield
+    else:
+        pytest.skip(f"{device().model} has no wgmma")
+
 
 SMALL = Tiling(64, 64, 16, 64, 3, 1, wgmma=True)
 """One warpgroup and three stages: several blocks and slices are quick then."""
-HOPPER = EmulatedDevice(90)
 TF32 = 2e-3
 ONE = ((1, 1), (1, 1))
 NONE = ((0, 0), (0, 0))
-
-
-def agree(kernel: str, *args: Any, tolerance: float | None = None, **options: Any) -> Any:
-    expected = getattr(REFERENCE, kernel)(
-        *[wide(a) for a in args], **{k: wide(v) for k, v in options.items()}
-    )
-    actual = getattr(Families(HOPPER), kernel)(*args, **options)
-    near(actual, expected, TOLERANCE[actual.dtype] if tolerance is None else tolerance)
-    return actual
 
 
 # x (N, H, W, C), w (O, KH, KW, C/groups), stride, pad, dilation, groups: all channels in copies of 16 bytes
@@ -56,12 +62,12 @@ def test_a_convolution_and_its_gradients(case: str) -> None:
     x, w, bias = normal(0, BF16, *x_shape), normal(1, BF16, *w_shape), normal(2, BF16, w_shape[0])
     options = (stride, pad, dilation, groups)
     with tiling.force(SMALL):
-        y = agree("conv2d", x, w, None, *options)
+        y = agree("conv2d", BF16, x, w, None, *options)
         rest = normal(3, BF16, *y.shape)
-        agree("conv2d", x, w, bias, *options, relu=True, residual=rest)
+        agree("conv2d", BF16, x, w, bias, *options, relu=True, residual=rest)
         gy = normal(4, BF16, *y.shape)
-        agree("conv2d_input_grad", gy, w, x_shape[1:3], *options)
-        agree("conv2d_weight_grad", gy, x, w_shape[1:3], *options)
+        agree("conv2d_input_grad", BF16, gy, w, x_shape[1:3], *options)
+        agree("conv2d_weight_grad", BF16, gy, x, w_shape[1:3], *options)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -70,8 +76,8 @@ def test_float32_rounded_to_tf32(case: str) -> None:
     x, w = normal(0, F32, *x_shape), normal(1, F32, *w_shape)
     options = (stride, pad, dilation, groups)
     with tiling.float32_precision("tf32"), tiling.force(SMALL):
-        y = agree("conv2d", x, w, None, *options, tolerance=TF32)
-        agree("conv2d_input_grad", normal(4, F32, *y.shape), w, x_shape[1:3], *options, tolerance=TF32)
+        y = agree("conv2d", F32, x, w, None, *options, tolerance=TF32)
+        agree("conv2d_input_grad", F32, normal(4, F32, *y.shape), w, x_shape[1:3], *options, tolerance=TF32)
 
 
 def to_tf32(x: Any) -> Any:
@@ -83,13 +89,13 @@ def test_both_factors_are_rounded_to_the_nearest_tf32() -> None:
     x, w = normal(0, F32, 1, 4, 4, 64), normal(1, F32, 8, 1, 1, 64)
     expected = REFERENCE.conv2d(to_tf32(x), to_tf32(w), None, (1, 1), NONE, (1, 1), 1)
     with tiling.float32_precision("tf32"), tiling.force(SMALL):
-        near(Families(HOPPER).conv2d(x, w, None, (1, 1), NONE, (1, 1), 1), expected, 1e-6)
+        near(backend().conv2d(x, w, None, (1, 1), NONE, (1, 1), 1), expected, 1e-6)
 
 
 @pytest.mark.parametrize("tile", TILINGS["WARPGROUP"], ids=lambda t: f"{t.bm}x{t.bn}")
 def test_the_tilings_that_are_offered_work_for_float16(tile: Tiling) -> None:
     with tiling.force(tile):
-        agree("matmul", normal(0, F16, 130, 328), normal(1, F16, 328, 264))
+        agree("matmul", F16, normal(0, F16, 130, 328), normal(1, F16, 328, 264))
 
 
 @pytest.mark.parametrize("turned", [(False, False), (True, True)])
@@ -100,24 +106,24 @@ def test_each_operand_of_a_product_lies_along_or_across(
     a = normal(0, BF16, k, m).T if turned[0] else normal(0, BF16, m, k)
     b = normal(1, BF16, n, k).T if turned[1] else normal(1, BF16, k, n)
     with tiling.force(SMALL):
-        agree("matmul", a, b)
+        agree("matmul", BF16, a, b)
 
 
 def test_a_layer_in_tf32_with_a_split_sum() -> None:
     x, w, bias = normal(0, F32, 12, 1028), normal(1, F32, 20, 1028), normal(2, F32, 20)
-    before = HOPPER.launches
+    before = device().launches
     with tiling.float32_precision("tf32"), tiling.force(SMALL):
-        agree("linear", x, w, bias, tolerance=TF32)
-    assert HOPPER.launches == before + 2
+        agree("linear", F32, x, w, bias, tolerance=TF32)
+    assert device().launches == before + 2
 
 
-def test_results_do_not_depend_on_the_order_of_threads() -> None:
+def test_results_do_not_depend_on_the_order_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = normal(0, BF16, 1, 9, 8, 32), normal(1, BF16, 72, 3, 3, 32)
     results = set()
     with tiling.force(SMALL):
         for order in (0, 1, 7):
-            device = EmulatedDevice(90, order=order)
-            results.add(Families(device).conv2d(x, w, None, (1, 1), ONE, (1, 1), 1).tobytes())
+            monkeypatch.setattr(device(), "order", order, raising=False)
+            results.add(backend().conv2d(x, w, None, (1, 1), ONE, (1, 1), 1).tobytes())
     assert len(results) == 1
 
 
@@ -134,29 +140,29 @@ def test_any_shape_is_convolved(data: st.DataObject) -> None:
     x, weight = normal(0, BF16, 2, h, w, depth), normal(1, BF16, outputs, *kernel, depth)
     options = (stride, pad, dilation, 1)
     with tiling.force(SMALL):
-        gy = normal(2, BF16, *agree("conv2d", x, weight, None, *options).shape)
-        agree("conv2d_input_grad", gy, weight, (h, w), *options)
-        agree("conv2d_weight_grad", gy, x, kernel, *options)
+        gy = normal(2, BF16, *agree("conv2d", BF16, x, weight, None, *options).shape)
+        agree("conv2d_input_grad", BF16, gy, weight, (h, w), *options)
+        agree("conv2d_weight_grad", BF16, gy, x, kernel, *options)
 
 
 def test_only_its_architecture_is_offered_wgmma() -> None:
     def offered(device: EmulatedDevice, *args: Any) -> bool:
         return any(tile.wgmma for tile in tiling.candidates(device, *args))
 
-    assert offered(HOPPER, "TENSOR", 2, 8) and offered(HOPPER, "TENSOR", 2, 8, True)
-    assert offered(HOPPER, "TENSOR", 4, 4) and not offered(HOPPER, "TENSOR", 4, 4, True)
-    assert not offered(HOPPER, "TENSOR", 2, 4) and not offered(HOPPER, "TENSOR", 2, 1)
-    assert not offered(HOPPER, "FMA", 4, 4) and not offered(HOPPER, "TENSOR3", 4, 4)
+    card = EmulatedDevice(90)
+    assert offered(card, "TENSOR", 2, 8) and offered(card, "TENSOR", 2, 8, True)
+    assert offered(card, "TENSOR", 4, 4) and not offered(card, "TENSOR", 4, 4, True)
+    assert not offered(card, "TENSOR", 2, 4) and not offered(card, "TENSOR", 2, 1)
+    assert not offered(card, "FMA", 4, 4) and not offered(card, "TENSOR3", 4, 4)
     for capability in (75, 80, 89, 100, 120):
         assert not offered(EmulatedDevice(capability), "TENSOR", 2, 8)
-    plain = EmulatedDevice(90)
-    plain.architecture = "compute_90"
-    assert not offered(plain, "TENSOR", 2, 8)
+    card.architecture = "compute_90"
+    assert not offered(card, "TENSOR", 2, 8)
 
 
 def test_a_large_product_gets_warpgroups_by_rule() -> None:
-    device = EmulatedDevice(90)
-    device.multiprocessors = 132
-    table = tiling.candidates(device, "TENSOR", 2, 8)
-    assert tiling.choose(device, table, 200704, 256, 1, splits=False).wgmma
-    assert tiling.choose(device, table, 50176, 512, 1, splits=False).wgmma
+    card = EmulatedDevice(90)
+    card.multiprocessors = 132
+    table = tiling.candidates(card, "TENSOR", 2, 8)
+    assert tiling.choose(card, table, 200704, 256, 1, splits=False).wgmma
+    assert tiling.choose(card, table, 50176, 512, 1, splits=False).wgmma
