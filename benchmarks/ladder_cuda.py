@@ -63,14 +63,13 @@ def seconds(device: Any, step: Step, turns: int = 20) -> float:
 
 def table(card: Any = None) -> list[str]:
     """Markdown: a row for each step."""
-    emulated = EmulatedDevice(80, check=False)
     timed = f" GFLOP/s on {card.name} |" if card else ""
     lines = [
         f"| step | sectors of global memory | wavefronts of shared memory |{timed}",
         "| --- | ---: | ---: |" + (" ---: |" if card else ""),
     ]
     for step in STEPS:
-        found = count(emulated, step)
+        found = count(EmulatedDevice(90 if step.warpgroup else 80, check=False), step)
         cells = [
             f"{found[m]:.1f}"
             + (f" ({found[f'{m} waste']:.1f} times the least)" if found[f"{m} waste"] > 1.05 else "")
@@ -78,7 +77,7 @@ def table(card: Any = None) -> list[str]:
         ]
         if card:
             flops = 2 * int(np.prod(TIMED)) * 9 * TIMED[3]
-            cells.append(f"{flops / seconds(card, step) / 1e9:.0f}")
+            cells.append(f"{flops / seconds(card, step) / 1e9:.0f}" if step.runs_on(card) else "-")
         lines.append(f"| {step.number} {step.title} | " + " | ".join(cells) + " |")
     size = "x".join(map(str, COUNTED[1:3]))
     return [

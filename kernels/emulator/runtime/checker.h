@@ -144,6 +144,14 @@ static void count_warp(Count& c, const Record* begin, const Record* end) {
   }
 }
 
+// A wgmma reads pieces of 16 bytes, eight of a brick at once: its layouts have no conflicts.
+static void count_product(uint32_t site, uint32_t pieces) {
+  const uint32_t slot = 2 * site + 1;
+  if (counts.size() <= slot) counts.resize(slot + 1);
+  Count& c = counts[slot];
+  c = {c.times + 1, c.ideal + pieces / 8, c.real + pieces / 8, 16, 1};
+}
+
 static void end_block() {
   if (!L.options.count) return;
   for (auto& all : records) {

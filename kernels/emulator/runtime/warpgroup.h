@@ -162,6 +162,7 @@ static void multiply_group(Fiber* threads) {
     for (uint32_t r = 0; r < n / 2; r++) own.d_state[r] = IN_FLIGHT | number;
     for (uint32_t r = 0; own.fragment && r < 4; r++) own.a_state[r] = IN_FLIGHT | AS_FACTOR | number;
   }
+  if (L.options.count) count_product(site, reading.pieces.size());
   if (!L.options.check) return;
   for (uint32_t piece : reading.pieces) g.reader[piece] = number + 1;
   g.readings.push_back(std::move(reading));

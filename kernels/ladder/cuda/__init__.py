@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cuda.device import Array, Device, Dim, Function, blocks
+from minidl.kernels.cuda.tiling import has_wgmma
 
 SHAPE = np.dtype(
     [
@@ -50,6 +51,7 @@ class Step(NamedTuple):
         block: its threads.
         outputs_last: it wants its weights as (KH, KW, C, O).
         bfloat16: it multiplies bfloat16 numbers (the sums and the result are float32), C a multiple of 8.
+        warpgroup: it needs Hopper's own instructions (sm_90a).
     """
 
     number: int
@@ -59,9 +61,20 @@ class Step(NamedTuple):
     block: Dim
     outputs_last: bool = False
     bfloat16: bool = False
+    warpgroup: bool = False
+
+    def runs_on(self, device: Device) -> bool:
+        """Whether the device has its instructions."""
+        return not self.warpgroup or has_wgmma(device.architecture)
 
     def compile(self, device: Device) -> Function:
-        """Its kernel."""
+        """Its kernel.
+
+        Raises:
+            ValueError: the device lacks its instructions.
+        """
+        if not self.runs_on(device):
+            raise ValueError(f"{self.file} needs sm_90a (Hopper); {device.name} is {device.architecture}")
         headers = {name: source(name) for name in HEADERS}
         return device.compile(self.file, code=source(self.file), headers=headers)["conv2d"]
 
@@ -119,4 +132,5 @@ STEPS = (
     Step(3, "register tile", "step3_register_tile.cu", (64, 64), 256, outputs_last=True),
     Step(4, "tensor cores", "step4_tensor_core.cu", (64, 64), 128, bfloat16=True),
     Step(5, "pipeline", "step5_pipelined.cu", (64, 64), 128, bfloat16=True),
+    Step(6, "warpgroup", "step6_warpgroup.cu", (64, 64), 128, bfloat16=True, warpgroup=True),
 )

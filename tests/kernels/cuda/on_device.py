@@ -13,8 +13,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from minidl.kernels import devices
+from minidl.kernels.cuda.tiling import has_wgmma
 from minidl.kernels.reference import ReferenceBackend
 from tests import target
 
@@ -85,6 +87,19 @@ class Moving:
             self._write_back(self._waiting)
         finally:
             self._waiting = None
+
+
+@contextmanager
+def on_hopper() -> Iterator[None]:
+    """The device under test has warpgroups' instructions; a card that has none skips the test."""
+    if target.name == "emulated":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(devices._places, "emulated", devices.Emulated(90))
+            yield
+    elif has_wgmma(device().architecture):
+        yield
+    else:
+        pytest.skip(f"{device().model} has no wgmma")
 
 
 @functools.cache

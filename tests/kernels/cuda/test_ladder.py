@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_dtypes
@@ -34,6 +35,11 @@ def device() -> EmulatedDevice:
 @needs_device()
 @by_file
 def test_step_agrees_with_the_reference(step: Step) -> None:
+    with on_device.on_hopper() if step.warpgroup else nullcontext():
+        agree(step)
+
+
+def agree(step: Step) -> None:
     rng = np.random.default_rng(step.number)
     for x_shape, w_shape, stride, pad in CASES:
         x, w = rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32)
@@ -59,8 +65,9 @@ def test_each_step_asks_less_of_memory_than_the_one_before(device: EmulatedDevic
     x, w = rng.standard_normal((1, 8, 8, 32), np.float32), rng.standard_normal((64, 3, 3, 32), np.float32)
     sectors = []
     for step in STEPS:
-        with device.count_traffic() as lines:
-            step.conv2d(device, x, w, 1, 1)
+        chosen = EmulatedDevice(90) if step.warpgroup else device
+        with chosen.count_traffic() as lines:
+            step.conv2d(chosen, x, w, 1, 1)
         sectors.append(sum(line.real for line in lines if line.memory == "global"))
         conflicts = [line for line in lines if line.memory == "shared" and line.file == "warp_tile.cuh"]
         assert all(line.real == line.ideal for line in conflicts)  # ldmatrix, by the padded lines
@@ -68,6 +75,14 @@ def test_each_step_asks_less_of_memory_than_the_one_before(device: EmulatedDevic
     assert sectors[2] < sectors[1] / 5
     assert sectors[3] < sectors[2] / 2
     assert sectors[4] < sectors[3]
+
+
+def test_a_step_names_the_architecture_that_it_needs(device: EmulatedDevice) -> None:
+    x = np.zeros((1, 4, 4, 8), np.float32)
+    with pytest.raises(
+        ValueError, match=r"step6_warpgroup.cu needs sm_90a \(Hopper\); emulated is compute_80"
+    ):
+        STEPS[6].conv2d(device, x, np.zeros((2, 3, 3, 8), np.float32))
 
 
 def test_steps_refuse_shapes_that_do_not_fit() -> None:

@@ -10,12 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl.kernels import devices
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.tiling import TILINGS, Tiling
 from minidl.kernels.emulator import EmulatedDevice
-from tests import target
-from tests.kernels.cuda.on_device import BF16, F16, F32, REFERENCE, agree, backend, device, near, normal
+from tests.kernels.cuda.on_device import (
+    BF16,
+    F16,
+    F32,
+    REFERENCE,
+    agree,
+    backend,
+    device,
+    near,
+    normal,
+    on_hopper,
+)
 from tests.target import needs_device
 
 pytestmark = needs_device()
@@ -23,15 +32,8 @@ pytestmark = needs_device()
 
 @pytest.fixture(scope="module", autouse=True)
 def hopper() -> Iterator[None]:
-    """The device under test has warpgroups' instructions."""
-    if target.name == "emulated":
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(devices._places, "emulated", devices.Emulated(90))
-            yield
-    elif tiling.has_wgmma(device().architecture):
+    with on_hopper():
         yield
-    else:
-        pytest.skip(f"{device().model} has no wgmma")
 
 
 SMALL = Tiling(64, 64, 16, 64, 3, 1, wgmma=True)

@@ -214,7 +214,10 @@ def test_a_product_is_numpys(name: str, cases: tuple[EmulatedDevice, Module]) ->
         signed(case.a.descriptor() if case.a else 0),
         signed(case.b.descriptor()),
     )
-    device.launch(module[f"case_{list(CASES).index(name)}"], 1, 128, args, IMAGE)
+    with device.count_traffic() as lines:
+        device.launch(module[f"case_{list(CASES).index(name)}"], 1, 128, args, IMAGE)
+    (product,) = (line for line in lines if line.accesses == 1 and line.memory == "shared")
+    assert product.real == (64 * (case.a is not None) + case.n) * 32 // 128
     actual = np.zeros((64, case.n), np.float32)
     actual[rows, columns] = y
     np.testing.assert_array_equal(actual, expected)
