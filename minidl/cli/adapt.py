@@ -13,8 +13,8 @@ from minidl.cli.runs import (
     add_run,
     given_settings,
     how,
-    resumable,
     run_settings,
+    running,
     start,
     with_known_model,
 )
@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"argument --embedding: must be pca or tsne, got {arguments.embedding!r}")
     given = given_settings(arguments, _SETTINGS, _PARSED)
     settings = run_settings(AdaptSettings, given, arguments, status, _PARSED, _trained_network)
-    with resumable(arguments):
+    with running(arguments, reporter):
         done = adapt(
             arguments.source,
             arguments.target,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from minidl.cli.options import add_device, add_fuse, add_loading, add_model, check_fuse, fused, use_device
 from minidl.errors import MinidlError, UsageError
+
+if TYPE_CHECKING:
+    from minidl.data import Dataset
+    from minidl.training import Reporter
 
 EXAMPLE = """\
 examples:
@@ -15,8 +19,9 @@ examples:
   minidl evaluate cifar-10-batches-py --model resnet20 --weights resnet20.th --json
 
 Prints accuracy, top-5 accuracy (more than five classes), precision, recall and F1 of each class, and the
-confusion matrix. Data without a validation part is evaluated as a whole, except for a checkpoint, whose
-training set part of it was: then the part that was set aside is taken."""
+confusion matrix. Of data with a training and a validation part the latter is taken. Data without parts is
+evaluated as a whole, except for a checkpoint, as it may have been trained on them: then it is the images that
+its training set aside, or with --split all every image."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -31,7 +36,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--checkpoint", metavar="RUN", help="a run folder (its best checkpoint) or a checkpoint file"
     )
     add_model(parser)
-    parser.add_argument("--split", metavar="PART", help="val (default) or train: the part of the data to use")
+    parser.add_argument(
+        "--split", metavar="PART", help="val (default), train or all: the part of the data to use"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.add_argument(
         "--confusion-picture", metavar="FILE", help="also draw the confusion matrix into a PNG file"
@@ -54,11 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = os.path.dirname(arguments.confusion_picture or "")
     if folder and not os.path.isdir(folder):
         raise UsageError(f"argument --confusion-picture: there is no folder {folder}")
-    if arguments.split not in (None, "val", "train"):
-        raise UsageError(f"argument --split: must be val or train, got {arguments.split!r}")
+    if arguments.split not in (None, "val", "train", "all"):
+        raise UsageError(f"argument --split: must be val, train or all, got {arguments.split!r}")
 
     from minidl.cli.console import PlainReporter, evaluation_text, make_reporter
-    from minidl.data import DataLoader, eval_transform, open_dataset
+    from minidl.data import DataLoader, eval_transform
     from minidl.training import Reporter, evaluate
 
     reporter: Reporter = Reporter() if arguments.json else make_reporter()
@@ -67,24 +74,21 @@ def run(arguments: argparse.Namespace) -> int:
     val_split, seed = settings.get("val_split", 0.2), settings.get("seed", 0)
     if not settings and arguments.split is None:
         val_split = 1.0
-    split: Literal["train", "val"] = "train" if arguments.split == "train" else "val"
-    splits = open_dataset(arguments.data, split, val_split=val_split, seed=seed)
-    dataset = splits.train if split == "train" else splits.val
-    if not len(dataset):
-        raise MinidlError(f"{arguments.data}: has no images in its {split} part")
-    if classes is None and len(splits.classes) != model.num_classes:
+    split = arguments.split or "val"
+    dataset = _images(arguments.data, split, val_split, seed, reporter)
+    if classes is None and len(dataset.classes) != model.num_classes:
         raise MinidlError(
-            f"{arguments.data}: has {len(splits.classes)} classes, the weights have {model.num_classes}"
+            f"{arguments.data}: has {len(dataset.classes)} classes, the weights have {model.num_classes}"
         )
-    if classes is not None and splits.classes != classes:
+    if classes is not None and dataset.classes != classes:
         raise MinidlError(
-            f"{arguments.data}: its classes {_few(splits.classes)} are not those of the checkpoint, {_few(classes)}"
+            f"{arguments.data}: its classes {_few(dataset.classes)} are not those of the checkpoint, {_few(classes)}"
         )
     loader = DataLoader(
         dataset, arguments.batch_size or 64, transform=eval_transform(cfg), num_workers=arguments.workers
     )
     model.to(arguments.device)
-    result = evaluate(fused(arguments, model), loader, splits.classes, reporter)
+    result = evaluate(fused(arguments, model), loader, dataset.classes, reporter)
     if arguments.json:
         import json
 
@@ -98,6 +102,24 @@ def run(arguments: argparse.Namespace) -> int:
         if not plots.draw_confusion(result, arguments.confusion_picture):
             (Reporter() if arguments.json else PlainReporter()).log(plots.NO_MATPLOTLIB)
     return 0
+
+
+def _images(data: str, split: str, val_split: float, seed: int, reporter: Reporter) -> Dataset:
+    """The part of the data to evaluate; says so where that was cut out of a whole."""
+    from minidl.data import ConcatDataset, Subset, open_dataset
+
+    part: Literal["train", "val"] | None = None if split == "all" else "train" if split == "train" else "val"
+    splits = open_dataset(data, part, val_split=val_split, seed=seed)
+    chosen = [each for each in (splits.train, splits.val) if len(each)]
+    if not chosen:
+        raise MinidlError(f"{data}: has no images in its {split} part")
+    if len(chosen) > 1:
+        return ConcatDataset(chosen)
+    whole = len(chosen[0].dataset) if isinstance(chosen[0], Subset) else 0
+    if len(chosen[0]) < whole:
+        count = f"{len(chosen[0]):,} of {whole:,} images, those of its {split} part"
+        reporter.log(f"{data}: {count} (--split all takes every one)")
+    return chosen[0]
 
 
 def load_any(

@@ -13,8 +13,8 @@ from minidl.cli.runs import (
     add_run,
     given_settings,
     how,
-    resumable,
     run_settings,
+    running,
     start,
     with_known_model,
 )
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = given_settings(arguments, _SETTINGS, _PARSED)
     settings = run_settings(Settings, given, arguments, status, _PARSED, with_known_model)
-    with resumable(arguments):
+    with running(arguments, reporter):
         done = fine_tune(
             arguments.data, settings, arguments.out, **how(arguments, reporter), capture=arguments.capture
         )

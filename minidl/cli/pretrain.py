@@ -12,8 +12,8 @@ from minidl.cli.runs import (
     add_run,
     given_settings,
     how,
-    resumable,
     run_settings,
+    running,
     start,
 )
 from minidl.errors import UsageError
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         given["preprocess"] = {"input_size": arguments.input_size}
     options = {"model_options": "model-option", "preprocess": "input-size"}
     settings = run_settings(PretrainSettings, given, arguments, status, options, _autoencoder)
-    with resumable(arguments):
+    with running(arguments, reporter):
         done = pretrain(arguments.data, settings, arguments.out, **how(arguments, reporter))
     reporter.log("")
     if done.error is None:

@@ -83,13 +83,10 @@ def add_course(group: Any, validation: str) -> None:
 def start(arguments: argparse.Namespace) -> tuple[Reporter, str]:
     """The reporter, and what is in --out (see `training.run_status`); acts on --device and --threads."""
     use_device(arguments)
-    from minidl.cli.console import make_reporter, say_compiling
+    from minidl.cli.console import make_reporter
     from minidl.training import check_out
 
-    reporter, status = make_reporter(), check_out(Path(arguments.out), arguments.resume)
-    if arguments.device == "cpu":
-        say_compiling(reporter)
-    return reporter, status
+    return make_reporter(), check_out(Path(arguments.out), arguments.resume)
 
 
 def how(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
@@ -105,8 +102,12 @@ def how(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def resumable(arguments: argparse.Namespace) -> Iterator[None]:
-    """Ctrl-C in the block says how to go on."""
+def running(arguments: argparse.Namespace, reporter: Reporter) -> Iterator[None]:
+    """Around a run: says why it waits at first, and after Ctrl-C how to go on."""
+    from minidl.cli.console import say_compiling
+
+    if arguments.device == "cpu":
+        say_compiling(reporter)
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -232,8 +232,17 @@ def test_data_without_a_validation_part_is_split(tmp_path: Path, capsys: Capture
     options = [*MODEL_ARGUMENTS, "--epochs", "1", "--batch-size", "4", "--val-split", "0.4"]
     assert main(["finetune", str(root), *options, "--out", str(tmp_path / "run")]) == 0
     assert "6 training and 4 validation images" in capsys.readouterr().out
-    assert main(["evaluate", str(root), "--checkpoint", str(tmp_path / "run"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 4
+    for part, count in (((), 4), (("--split", "train"), 6), (("--split", "all"), 10)):
+        evaluate = ["evaluate", str(root), "--checkpoint", str(tmp_path / "run"), *part]
+        assert main([*evaluate, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == count
+    assert main(evaluate[:-2]) == 0
+    assert "4 of 10 images, those of its val part (--split all takes every one)" in capsys.readouterr().out
+
+
+def test_all_of_data_with_two_parts_is_evaluated(run: Path, photos: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(photos), "--checkpoint", str(run), "--split", "all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 16 + 6
 
 
 def test_warmup_shows_what_it_compiles(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
