@@ -49,7 +49,10 @@ WRONG_USE = {
     ),
     "another device": (["predict", "x", "--checkpoint", "y", "--device", "mps"], "'mps' is not available"),
     "no model to evaluate": (["evaluate", "x"], "--checkpoint RUN, or --model NAME"),
-    "a split that there is not": (["evaluate", "x", "--checkpoint", "y", "--split", "test"], "val or train"),
+    "a split that there is not": (
+        ["evaluate", "x", "--checkpoint", "y", "--split", "test"],
+        "must be val, train or all",
+    ),
     "an unknown model": (["summary", "resnet21"], "did you mean"),
     "an unknown model option": (["summary", "resnet20", "--model-option", "width=3"], "widths"),
     "a model option without a value": (["summary", "resnet20", "--model-option", "widths"], "NAME=VALUE"),
