@@ -377,7 +377,7 @@ def module() -> ModuleType:
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         get_current_stream=lambda: cards.streams[-1],
         get_elapsed_time=lambda begin, end: 1.0,
-        alloc_pinned_memory=bytearray,
+        alloc_pinned_memory=lambda size: bytearray(size),
         **{c.__name__: c for c in (Device, Event, Stream, MemoryPool)},
         using_allocator=using_allocator,
     )
