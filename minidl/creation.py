@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl import dlpack, random
 from minidl.dtypes import as_dtype, float32, int64, is_floating, scalar_dtype
-from minidl.kernels import devices
+from minidl.kernels import capturing, devices
 from minidl.tensor import Scalar, Tensor, as_array, sizes
 
 __all__ = [
@@ -223,25 +223,42 @@ def _floating(op: str, dtype: Any) -> np.dtype[Any]:
     return kind
 
 
+def _drawn(
+    draw: Callable[[np.random.Generator], Any],
+    dtype: np.dtype[Any],
+    device: str | None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """What ``draw`` takes from the library's generator; in a captured step on its device, anew for each replay."""
+
+    def make() -> np.ndarray:
+        return np.asarray(draw(random.generator())).astype(dtype)
+
+    name, capture = devices.canonical(device or _default.get()), capturing.active()
+    fed = capture is not None and capture.place.name == name
+    return Tensor(capture.feed(make) if fed else devices.move(make(), name), requires_grad)  # type: ignore[union-attr]
+
+
 def randn(
     *shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """Standard normal numbers from the library's generator (:func:`minidl.manual_seed`)."""
-    kind = _floating("randn", dtype)
-    return _on(
-        np.asarray(random.generator().standard_normal(sizes(shape))).astype(kind), device, requires_grad
-    )
+    kind, size = _floating("randn", dtype), sizes(shape)
+    return _drawn(lambda draw: draw.standard_normal(size), kind, device, requires_grad)
 
 
 def rand(*shape: Any, dtype: Any = float32, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """Uniform numbers in [0, 1) from the library's generator (:func:`minidl.manual_seed`)."""
-    kind = _floating("rand", dtype)
-    precision = np.float64 if kind == np.float64 else np.float32
-    values = np.asarray(random.generator().random(sizes(shape), precision))
-    if kind.itemsize == 2:  # rounding to fewer digits must not reach 1
-        bits = 2048 if kind.kind == "f" else 256
-        values = np.floor(values * bits) / np.float32(bits)
-    return _on(values.astype(kind), device, requires_grad)
+    kind, size = _floating("rand", dtype), sizes(shape)
+
+    def draw(generator: np.random.Generator) -> Any:
+        values = generator.random(size, np.float64 if kind == np.float64 else np.float32)
+        if kind.itemsize == 2:  # rounding to fewer digits must not reach 1
+            bits = 2048 if kind.kind == "f" else 256
+            values = np.floor(values * bits) / np.float32(bits)
+        return values
+
+    return _drawn(draw, kind, device, requires_grad)
 
 
 def randn_like(t: Tensor, dtype: Any = None) -> Tensor:
@@ -260,11 +277,9 @@ def randint(low: int, high: Any, size: Any = None, dtype: Any = int64, device: s
         low, high, size = 0, low, high
     if not low < high:
         raise ValueError(f"randint: expects low < high, got {low} and {high}")
-    return _on(
-        np.asarray(random.generator().integers(low, high, sizes((size,)))).astype(as_dtype(dtype)), device
-    )
+    return _drawn(lambda draw: draw.integers(low, high, sizes((size,))), as_dtype(dtype), device)
 
 
 def randperm(n: int, dtype: Any = int64, device: str | None = None) -> Tensor:
     """The numbers from 0 to before ``n`` in random order."""
-    return _on(random.generator().permutation(n).astype(as_dtype(dtype)), device)
+    return _drawn(lambda draw: draw.permutation(n), as_dtype(dtype), device)

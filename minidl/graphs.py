@@ -53,8 +53,8 @@ def compile_step(
       else (numbers, strings, models).
     - Results are copies, without a graph: the step holds forward and backward, or runs under ``no_grad``.
     - Everything else that the function reads on the host is read once, at the capture: modes of layers, Python numbers,
-      NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, dropout, the
-      running statistics of batch norms.
+      NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, random
+      numbers on the device (dropout, ``randn``), the running statistics of batch norms.
     - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
       them, and let the step call ``zero_grad``. An optimizer's state that was loaded makes a new capture.
 
@@ -68,7 +68,7 @@ def compile_step(
 
     Raises:
         CaptureError: from a call, when the step reads a value of the device (``item()``, ``if tensor:``, an index of
-            bools), draws random numbers other than dropout's, or adds to gradients that were there before it.
+            bools), draws random numbers in main memory, or adds to gradients that were there before it.
         ValueError: ``warmup`` is less than 1.
     """
     if function is None:

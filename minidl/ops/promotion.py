@@ -157,7 +157,7 @@ def beside(values: Any, x: Tensor) -> Array:
 def drawn(make: Callable[[], np.ndarray], x: Tensor) -> Array:
     """What ``make`` returns, on the device of x; in a captured step it is made anew for each replay."""
     capture = capturing.active()
-    return beside(make(), x) if capture is None else capture.feed(make)
+    return beside(make(), x) if capture is None or isinstance(x.data, np.ndarray) else capture.feed(make)
 
 
 def constant(values: Any, x: Tensor | None = None) -> Array:

@@ -120,6 +120,19 @@ def test_inputs_in_main_memory_are_copied_into_the_capture(device: str) -> None:
     assert len(calls) == 3
 
 
+def test_random_numbers_go_on_as_without_capture(device: str) -> None:
+    def step(x: Tensor) -> list[Tensor]:
+        noise = minidl.randn_like(x) + minidl.randint(5, (3,), device=x.device)
+        return [x + noise, x * 0 + minidl.zeros_like(x).uniform_(), F.dropout(x, 0.5)]
+
+    found = []
+    for run in (step, minidl.compile_step(step)):
+        minidl.manual_seed(4)
+        found.append([[t.tolist() for t in run(minidl.ones(3, device=device))] for _ in range(6)])
+    assert found[0] == found[1]
+    assert len({str(f) for f in found[0]}) == 6
+
+
 def test_results_stay_what_they_were(device: str) -> None:
     step = minidl.compile_step(lambda x: x + 1)
     results = [step(minidl.full((2,), float(i), device=device)) for i in range(6)]
@@ -139,7 +152,7 @@ READS: dict[str, Callable[[Tensor], Any]] = {
     r"tolist\(\)": lambda x: x.tolist(),
     "a copy to main memory": lambda x: x.cpu(),
     "an index of bools": lambda x: x[x > 0],
-    "random numbers drawn": lambda x: x + minidl.randn(3, device=x.device),
+    "random numbers drawn": lambda x: x + minidl.randn(3).to(x.device),
 }
 
 
