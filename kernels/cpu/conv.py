@@ -16,6 +16,7 @@ from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.indirect import indirect, takes_indirect
 from minidl.kernels.cpu.layout import clear, dense
+from minidl.kernels.cpu.phase_columns import phase_columns, takes_phase_columns
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
 from minidl.kernels.cpu.weights import Panels, kept_panels, pack
@@ -256,6 +257,10 @@ class ConvMixin(ReferenceBackend):
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
             winograd(source, whole, gy, weight, turned_taps, True, bias, other, relu, gx)
+            return gx
+        few = groups == 1 and not lanes and takes_phase_columns(phases, stride, depth, gy.itemsize)
+        if few and get_conv_algorithm() != "direct":
+            phase_columns(source, phases, stride, gy, weight, bias, other, relu, gx)
             return gx
         if not lanes and takes_indirect(source, phases, depth):
             target = Target(h, width, pixel, stride)

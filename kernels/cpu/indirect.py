@@ -310,19 +310,22 @@ class IndirectPlan(NamedTuple):
 
 
 def takes_indirect(source: Source, phases: tuple[Phase, ...], outputs: int) -> bool:
-    """Whether addresses pay: strided, or rows too short for a tile, with enough arithmetic to each address.
+    """Whether addresses pay: rows that fill no register tile, with enough arithmetic to each address.
 
     A slab is better where all pixels of a tile would compete for one set of the L1 cache, and tables must not be large.
     """
     lanes = simd.target().float_lanes * 4 // source.itemsize
     windows = [p.window for p in phases if p.window]
-    if source.channels < lanes or outputs <= lanes or not windows:
+    if source.channels < lanes or outputs <= lanes or not windows or is_plain(source, windows[0]):
         return False
-    short = windows[0].cols < tile_shapes()[0].rows and not is_plain(source, windows[0])
+    cols, tiles = windows[0].cols, tile_shapes()
+    ragged = cols < tiles[0].rows and (
+        outputs > tiles[0].vectors * lanes or all(cols % t.rows for t in tiles)
+    )
     crowded = source.pixel * source.itemsize * windows[0].stride_w % (2 * ALIASING) == 0
     entries = sum(w.rows * w.cols * len(w.taps) for w in windows)
     image = source.height * source.width * source.pixel * source.itemsize
-    return short and not crowded and 4 * entries <= TABLE and image < 1 << 31
+    return ragged and not crowded and 4 * entries <= TABLE and image < 1 << 31
 
 
 @functools.lru_cache(maxsize=512)
