@@ -17,7 +17,6 @@ from minidl.kernels.cuda.device import Device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MATH = ("FMA", "TENSOR", "TENSOR3", "WARPGROUP")
 PRECISIONS = {"strict": "FMA", "tf32x3": "TENSOR3", "tf32": "TENSOR"}
 _precision: ContextVar[str] = ContextVar("minidl_cuda_float32_precision", default="strict")
 _forced: ContextVar[Tiling | None] = ContextVar("minidl_cuda_tiling", default=None)

@@ -11,8 +11,8 @@
 //     issue slice s+STAGES-1             (into the stage that slice s-1 has just left)
 //     multiply slice s
 //
-// Warpgroups' products go on while their threads do.  They begin before the copies are issued, and slice s-1's are only known to have
-// ended everywhere at the barrier of slice s+1: so copies run one slice less ahead, and go into the stage of slice s-2.
+// Warpgroups' products go on while their threads do.  They begin before the copies are issued, and slice s-1's are only known
+// to have ended everywhere at the barrier of slice s+1: so copies run one slice less ahead, into the stage of slice s-2.
 #pragma once
 #include "warpgroup.cuh"
 
@@ -30,7 +30,8 @@ template <class Tile_, int COPY, int THREADS> struct Share {
   }
 };
 
-// An operand that is a matrix in memory: lines `pitch` elements apart, along or across k as its tile.  TF32: its floats are tf32 already.
+// An operand that is a matrix in memory: lines `pitch` elements apart, along or across k as its tile.  TF32: its floats are
+// rounded already.
 template <class Tile, int COPY, int THREADS, bool TF32 = false> struct MatrixSource {
   using T = typename Tile::T;
   static constexpr bool ROUNDED = TF32;

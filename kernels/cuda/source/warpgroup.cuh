@@ -1,17 +1,18 @@
-// The products of Hopper's warpgroup instructions (wgmma, sm_90a), beside those of mma.sync in tile.cuh, for the same main loop.
+// Products by Hopper's warpgroup instructions (wgmma, sm_90a), beside those by mma.sync in tile.cuh, for the same main loop.
 //
 // Four warps, a warpgroup, multiply a 64 x N tile by one instruction.  It reads both operands from shared memory, without
-// registers in between, and goes on while its threads do: they issue the copies of later slices meanwhile.  mma.sync reaches about 63 % of
-// Hopper's rate, as its operands pass through registers.
+// registers in between, and goes on while its threads do: they issue the copies of later slices meanwhile.  mma.sync, whose
+// operands pass through registers, reaches about 63 % of Hopper's rate.
 //
-// A slice is 128 bytes of k, and a tile lies as "128-byte swizzle" wants it (PTX manual, "Shared memory layout"): bricks of 8 lines of
-// 128 bytes, at multiples of 1024, the piece of 16 bytes at place v of line l at v ^ l mod 8.
+// A slice is 128 bytes of k, and a tile lies as "128-byte swizzle" wants it (PTX manual, "Shared memory layout"): bricks of
+// 8 lines of 128 bytes, at multiples of 1024, the piece of 16 bytes at place v of line l at v ^ l mod 8.
 //
 //     along k      lines are rows; brick after brick down the rows
 //     across k     lines are k, 64 rows (or columns) wide; bricks down k, then the next 64        (16-bit types only)
 //
-// The tile is filled by cp.async, because rows of a convolution are gathered pixel by pixel.  TMA (cp.async.bulk.tensor, with its im2col mode) would
-// take the addresses and the copies off the threads' hands: no index arithmetic, one thread for a tile, an mbarrier in place of the block's.
+// The tile is filled by cp.async, because rows of a convolution are gathered pixel by pixel.  TMA (cp.async.bulk.tensor, with
+// its im2col mode) would take addresses and copies off the threads' hands: no index arithmetic, one thread for a tile, an
+// mbarrier in place of the block's barrier, and so warps that only load beside warps that only multiply.
 #pragma once
 #include "tile.cuh"
 
@@ -31,8 +32,8 @@ template <class T_, bool ALONG_K_, int SIZE_> struct SwizzledTile {
   __device__ static __forceinline__ int place(int line, int piece) {
     return (piece / 8 * LINES + line) * SWIZZLED_LINE + (piece % 8 ^ line % 8) * 16;
   }
-  // What wgmma is told of the rows (or columns) from i, a multiple of 64, and the step-th 32 bytes of k (in bits 0-13 the address,
-  // 16-29 the way to the next 64 of a line across k, 32-45 to the next brick, all in units of 16 bytes; bit 62: this swizzle).
+  // What wgmma is told of the rows (or columns) from i, a multiple of 64, and the step-th 32 bytes of k (in bits 0-13 the
+  // address, 16-29 the way to the next 64 of a line across k, 32-45 to the next brick, in units of 16 bytes; bit 62: this swizzle).
   __device__ static __forceinline__ uint64_t descriptor(const char* tile, int i, int step) {
     constexpr uint64_t LEADING = ALONG_K ? 1 : LINES * SWIZZLED_LINE / 16, STRIDE = BRICK / 16;
     const int from = i * SWIZZLED_LINE + step * (ALONG_K ? 32 : 2 * BRICK);   // across k: i / 64 times LINES = 64 lines
@@ -48,9 +49,9 @@ template <Math MATH, class T, bool ALONG_K, int SIZE> using TileFor = typename C
 
 // ---- the instructions ------------------------------------------------------------------------------------------------
 
-// What threads wrote into shared memory (cp.async too, once it has arrived), for wgmma to read: by each writer, before the barrier.
+// What this thread has written into shared memory (by cp.async too, once it has arrived) is there for wgmma after a barrier.
 __device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-// The accumulators as they are now, for the products that follow.  The first part keeps the compiler's own writes before the fence.
+// The accumulators as they are now, for the products that follow.  The empty asm keeps the compiler's writes before the fence.
 template <int COUNT> __device__ __forceinline__ void wgmma_fence(float (&d)[COUNT][4]) {
 #pragma unroll
   for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
@@ -68,19 +69,18 @@ template <int N> __device__ __forceinline__ void wgmma_wait() {
 #define WGMMA(N, REGISTERS, A, B, TURN_A, TURN_B, ...)                                                                   \
   template <class TileA, class TileB>                                                                                    \
   __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], uint64_t a, uint64_t b) {                                  \
-    if constexpr (Kind<typename TileA::T>::NAME == Kind<bf16>::NAME)                                                     \
+    if constexpr (SAME<typename TileA::T, bf16>)                                                                         \
       asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" REGISTERS "}, " A ", " B ", 1, 1, 1, "     \
                    TURN_A ", " TURN_B ";" : __VA_ARGS__ : "l"(a), "l"(b), "n"(!TileA::ALONG_K), "n"(!TileB::ALONG_K));     \
-    else if constexpr (Kind<typename TileA::T>::NAME == Kind<f16>::NAME)                                                 \
+    else if constexpr (SAME<typename TileA::T, f16>)                                                                     \
       asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" REGISTERS "}, " A ", " B ", 1, 1, 1, "       \
                    TURN_A ", " TURN_B ";" : __VA_ARGS__ : "l"(a), "l"(b), "n"(!TileA::ALONG_K), "n"(!TileB::ALONG_K));     \
     else                                                                                                                 \
       asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" REGISTERS "}, " A ", " B ", 1, 1, 1;"       \
                    : __VA_ARGS__ : "l"(a), "l"(b));                                                                      \
   }
-template <class T> struct Kind { static constexpr int NAME = 0; };
-template <> struct Kind<bf16> { static constexpr int NAME = 1; };
-template <> struct Kind<f16> { static constexpr int NAME = 2; };
+template <class T, class U> constexpr bool SAME = false;
+template <class T> constexpr bool SAME<T, T> = true;
 WGMMA(64, TEN() TEN(1) TEN(2) "%30,%31", "%32", "%33", "%34", "%35", FULL(0))
 WGMMA(128, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60,%61,%62,%63", "%64", "%65", "%66", "%67", FULL(0), FULL(8))
 WGMMA(256, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)
