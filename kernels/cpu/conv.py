@@ -114,12 +114,14 @@ class ConvMixin(ReferenceBackend):
         relu: bool = False,
         residual: Array | None = None,
         kept: dict[Any, Any] | None = None,
+        statistics: list[Array] | None = None,
     ) -> Array:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
         Both additions, and max(y, 0) with relu=True (NaN stays NaN), are done while a tile is in registers.
-        kept: a dictionary that stays with w as long as its values do; its panels are kept there.
+        kept: a dictionary that stays with w as long as its values do; its panels are kept there. statistics stay
+        empty.
 
         Raises ValueError when shapes do not fit together.
         """

@@ -17,6 +17,7 @@ from minidl.kernels.cuda.launch import (
     operand,
     struct,
 )
+from minidl.kernels.cuda.norm import merge_moments
 from minidl.kernels.cuda.pack import flat_weight, pack_backward, pack_forward, pack_taps, pad_channels
 from minidl.kernels.cuda.tiling import Tiling
 from minidl.kernels.cuda.window import Axis, phases, pixel_place, window
@@ -37,9 +38,10 @@ def gather(
     place: tuple[int, int, int, int],
     groups: int,
     relu: bool,
+    statistics: list[Array] | None = None,
 ) -> None:
     """Launch ``conv2d``: x (N, H, W, C), packed w (O, taps, C / groups), rounded if :func:`in_tf32`, y written at
-    ``place`` (origin, image pitch, row pitch, column pitch)."""
+    ``place`` (origin, image pitch, row pitch, column pitch). Mean and variance of y's channels go to ``statistics``."""
     n, depth, outputs = len(x), x.shape[3] // groups, w.shape[0] // groups
     pixels = n * out[0] * out[1]
     expect_int32("conv2d", pixels=pixels, source_pixels=n * x.shape[1] * x.shape[2], weights=w.size)
@@ -67,7 +69,11 @@ def gather(
         tiles = -(-pixels // tile.bm) * -(-outputs // tile.bn)
         expect_int32("conv2d", tiles=tiles)
         kernel = device.compile("conv.cu", instances=[instance])[instance]
-        device.launch(kernel, (tiles, 1, groups), tile.threads, args, tile.shared_bytes)
+        channels, slabs = groups * outputs, -(-pixels // tile.bm)
+        moments: Any = None if statistics is None else device.empty((slabs, 2, channels), np.float32)
+        device.launch(kernel, (tiles, 1, groups), tile.threads, (*args, moments), tile.shared_bytes)
+        if statistics is not None:
+            statistics[:] = merge_moments(device, moments, pixels, channels, tile.bm)
 
     default = tiling.choose(device, table, pixels, outputs, groups, splits=False)
     key = f"conv2d {name} {arithmetic} {x.shape} {w.shape} {groups} {axes} {out}"
@@ -144,12 +150,15 @@ class ConvMixin(ReferenceBackend):
         relu: bool = False,
         residual: Array | None = None,
         kept: dict[Any, Any] | None = None,
+        statistics: list[Array] | None = None,
     ) -> Array:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
         relu=True ends in max(y, 0), NaN stays NaN. kept: a dictionary that stays with w as long as its values do; the
-        packed weight is kept there. Half types add up in float32. Raises ValueError when shapes do not fit together.
+        packed weight is kept there. statistics: a list that gets mean and variance of y's channels, computed along; it
+        stays empty where no kernel does that. Half types add up in float32. Raises ValueError when shapes do not fit
+        together.
         """
         expect_ndim("conv2d", "x", x, 4)
         n, h, width, c = x.shape
@@ -184,7 +193,8 @@ class ConvMixin(ReferenceBackend):
             if (device.name, tf32) not in kept:
                 kept[device.name, tf32] = pack_forward(device, w, max(w.shape[3], channels // groups), tf32)
             x = pad_channels(device, x, channels)
-            gather(device, x, kept[device.name, tf32], bias, residual, y, axes, out, place, groups, relu)
+            packed = kept[device.name, tf32]
+            gather(device, x, packed, bias, residual, y, axes, out, place, groups, relu, statistics)
         return y
 
     def conv2d_input_grad(

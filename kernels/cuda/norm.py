@@ -54,6 +54,17 @@ def grid(device: Device, rows: int, channels: int) -> Grid:
     return Grid(rows, channels, vec, across, height)
 
 
+def merge_moments(
+    device: Device, partial: Array, rows: int, channels: int, height: int
+) -> tuple[Array, Array]:
+    """Mean and biased variance (C,) of all rows from the moments (slabs, 2, C) of slabs of ``height`` rows."""
+    mean, var = device.empty(channels, np.float32), device.empty(channels, np.float32)
+    kernel = device.compile("norm.cu", instances=["bn_merge<float>"])["bn_merge<float>"]
+    slab = struct(SLAB, rows, channels, 1, height)
+    device.launch(kernel, blocks(channels, 128), 128, (partial, mean, var, len(partial), slab))
+    return mean, var
+
+
 class NormMixin(ReferenceBackend):
     """batch_norm_stats, batch_norm_apply and batch_norm_backward. Statistics of half types are float32."""
 
@@ -84,10 +95,7 @@ class NormMixin(ReferenceBackend):
         cut = grid(device, x.size // channels, channels)
         partial = device.empty((cut.slabs, 2, channels), np.float32)
         self._run("bn_moments", cut, x, (x, partial, cut.struct()))
-        mean, var = device.empty(channels, np.float32), device.empty(channels, np.float32)
-        kernel = device.compile("norm.cu", instances=["bn_merge<float>"])["bn_merge<float>"]
-        device.launch(kernel, blocks(channels, 128), 128, (partial, mean, var, cut.slabs, cut.struct()))
-        return mean, var
+        return merge_moments(device, partial, cut.rows, channels, cut.height)
 
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool

@@ -62,13 +62,17 @@ class Convolution:
         relu: bool = False,
         residual: Array | None = None,
         kept: dict[Any, Any] | None = None,
+        statistics: list[Array] | None = None,
     ) -> Array:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
         relu=True ends in max(y, 0). kept: a dictionary that stays with w as long as its values do: a back end may
-        keep there what it makes of them. Sums over C are the array module's matrix product, sums over taps run in
-        row order. Raises ValueError when shapes do not fit together.
+        keep there what it makes of them. statistics: a list that may get mean and biased variance (O,) of y's channels,
+        where a back end computes them along; else it stays empty, and batch_norm_stats has to be asked.
+
+        Sums over C are the array module's matrix product, sums over taps run in row order. Raises ValueError when
+        shapes do not fit together.
         """
         xp = self.xp
         expect_ndim("conv2d", "x", x, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -141,7 +142,7 @@ class BatchNorm2d(_Statistics):
         """
         self._expect(x, 1)
         batch_statistics = self.training or self.running_mean is None
-        if batch_statistics and x.size == self.num_features:
+        if batch_statistics and math.prod(x.shape) == self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: training needs more than one value per channel, got shape "
                 f"{x.shape}; use a larger batch, or freeze the batch norms"

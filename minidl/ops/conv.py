@@ -67,6 +67,7 @@ class Conv2d(Function):
 
     saved_inputs = (0, 1)
     relu = False
+    statistics: list[Array] | None = None
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -75,7 +76,9 @@ class Conv2d(Function):
         g = self.geometry
         rest = None if residual is None else nhwc(residual)
         place = g.stride, g.pad, g.dilation, g.groups
-        y = kernels.backend(x).conv2d(nhwc(x), nhwc(w), bias, *place, relu=self.relu, residual=rest)
+        y = kernels.backend(x).conv2d(
+            nhwc(x), nhwc(w), bias, *place, relu=self.relu, residual=rest, statistics=self.statistics
+        )
         return nchw(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -131,6 +134,12 @@ class Convolution(Recipe):
     def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
         self.operator.relu = self.operator.saves_output = relu
         return self.operator(*self.operands, residual)
+
+    def want_statistics(self) -> list[Array]:
+        wanted: list[Array] = []
+        if isinstance(self.operator, Conv2d):
+            self.operator.statistics = wanted
+        return wanted
 
 
 def _run(

@@ -30,7 +30,7 @@ import numpy as np
 from minidl.autograd.mode import mode, settle
 from minidl.tensor import Tensor
 
-__all__ = ["Deferred", "Recipe", "add_in_place", "alone", "continued", "defer", "may_defer"]
+__all__ = ["Deferred", "Recipe", "add_in_place", "alone", "continued", "defer", "may_defer", "statistics"]
 
 CROWDED = 256  # deferred tensors listed before the dead ones are dropped from the list
 
@@ -57,6 +57,11 @@ class Recipe:
     def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
         """Run it: [relu](result [+ residual]) as a tensor in the graph."""
         raise NotImplementedError(f"{type(self).__name__} does not define finish")
+
+    def want_statistics(self) -> list[Any]:
+        """A list that may hold mean and biased variance of each channel of the result once it is there: a kernel that
+        makes the result can add them up on the way."""
+        return []
 
 
 def _late(name: str) -> Any:
@@ -165,6 +170,13 @@ def continued(x: Tensor, residual: Tensor | None, relu: bool) -> Tensor | None:
     elif not recipe.open_to_relu:
         return None
     return defer(Step(x, residual, relu))
+
+
+def statistics(x: Tensor) -> list[Any]:
+    """Mean and biased variance (C,) of each channel of x, which is computed, if its kernel had them to give."""
+    wanted = x.recipe.want_statistics() if type(x) is Deferred else []
+    x.data  # noqa: B018 - computes it
+    return wanted
 
 
 def add_in_place(x: Tensor, residual: Tensor) -> bool:

@@ -3,11 +3,13 @@ pass over memory."""
 
 from __future__ import annotations
 
+import math
+
 from minidl import kernels
 from minidl.autograd import Function, is_grad_enabled, is_recomputing
 from minidl.dtypes import float32, is_half
 from minidl.ops._common import Array, expect_floating, expect_same_dtype
-from minidl.ops.deferred import Recipe, defer, may_defer
+from minidl.ops.deferred import Recipe, defer, may_defer, statistics
 from minidl.ops.elementwise import ReLUBackward, sqrt
 from minidl.ops.movement import reshape
 from minidl.ops.promotion import cast
@@ -177,10 +179,10 @@ def batch_norm(
         # copies: the constants of this call must not move before backward reads them
         constants = (running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype))
         return _normalise(BatchNorm(*constants, eps, False, relu), x, weight, bias, residual)
-    count = x.size // channels if channels else 0
+    count = math.prod(x.shape) // channels if channels else 0
     if count <= 1:
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
-    x_mean, x_var = kernels.backend(x.data).batch_norm_stats(channels_last(x.data))
+    x_mean, x_var = statistics(x) or kernels.backend(x.data).batch_norm_stats(channels_last(x.data))
     y = _normalise(BatchNorm(x_mean, x_var, eps, True, relu), x, weight, bias, residual)
     if not is_recomputing():
         _move(running_mean, x_mean, momentum, 1.0)

@@ -8,6 +8,8 @@
 // Blocks that share their pixels come one after the other (the x they read is then in the second-level cache), and blockIdx.z
 // is the group.
 //
+// moments, unless null: the statistics of y for a batch norm, (row tiles, 2, channels), see epilogue.cuh.
+//
 // BLOCKS: how many blocks a multiprocessor should hold.  COPY: how many elements a copy moves, 16 bytes' worth, or 1 where the
 // channels do not divide by that.
 #include "epilogue.cuh"
@@ -16,7 +18,8 @@
 template <class T, Math MATH, int BM, int BN, int WM, int WN, int STAGES, int BLOCKS, int COPY>
 __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32, BLOCKS)
 conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, const T* __restrict__ residual,
-       T* __restrict__ y, const Window window, const PixelPlace place, const int outputs, const int relu, const int wide) {
+       T* __restrict__ y, const Window window, const PixelPlace place, const int outputs, const int relu, const int wide,
+       float* __restrict__ moments) {
   constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
   using A = TileFor<MATH, T, true, BM>;
   using B = TileFor<MATH, T, true, BN>;
@@ -39,4 +42,6 @@ conv2d(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b
   const Output<T, PixelPlace> output = {y + first, bias ? bias + first : nullptr, residual ? residual + first : nullptr,
                                         place, window.pixels, outputs, relu != 0, wide != 0};
   write_out<WM, WN>(acc, shared, warp, lane, m + row, n + col, output);
+  if (moments)
+    tile_moments<BM, BN, THREADS>(output, shared, thread, m, n, moments, blockIdx.x / column_tiles, first, gridDim.z * outputs);
 }

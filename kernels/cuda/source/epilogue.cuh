@@ -2,6 +2,7 @@
 // writes 16 rows into its own slab of shared memory and reads them back four elements a lane, row by row; no other warp is
 // concerned.  On the way: bias, residual, ReLU, conversion.
 #pragma once
+#include "moments.cuh"
 #include "tile.cuh"
 
 // Row m of the result in memory, `pitch` elements after the row before it.
@@ -87,5 +88,41 @@ __device__ __forceinline__ void write_out(const Accumulators<WM, WN>& acc, char*
       four.load(slab + r * PITCH + c);
       output.put(m + i * 16 + r, n + c, four.value);
     }
+  }
+}
+
+// The statistics of a batch norm that follows: moments of each of the tile's columns, to row `slab` of partial (slabs, 2, channels)
+// from column `first` on.  They are those of the results as they were stored, and the block reads back its own, which are still in
+// the cache: with the accumulators gone there are registers enough, and the main loop knows nothing of it.
+template <int BM, int BN, int THREADS, class T, class Place>
+__device__ __forceinline__ void tile_moments(const Output<T, Place>& output, char* shared, int thread, int m, int n, float* partial,
+                                             int slab, int first, int channels) {
+  constexpr int ACROSS = THREADS < BN ? THREADS : BN, DOWN = THREADS / ACROSS;   // threads along and down the columns
+  static_assert(THREADS % ACROSS == 0 && BN % ACROSS == 0, "the threads must tile the columns");
+  Moments* moments = reinterpret_cast<Moments*>(shared);
+  const int down = thread / ACROSS;
+  __syncthreads();                                               // the tile is stored, and its staging has been read
+#pragma unroll 1
+  for (int c = thread % ACROSS; c < BN; c += ACROSS) {
+    const int column = n + c;
+    float origin = 0.0f, sum = 0.0f, squares = 0.0f, count = 0.0f;
+    if (column < output.columns)
+#pragma unroll 1
+      for (int r = down; r < BM && m + r < output.rows; r += DOWN) {
+        const float v = to_float(output.y[output.place.offset(m + r) + column]);
+        if (r == down) origin = v;
+        sum += v - origin;
+        squares = fmaf(v - origin, v - origin, squares);
+        count += 1.0f;
+      }
+    const float shift = count > 0.0f ? sum / count : 0.0f;
+    Moments mine = {count, origin + shift, squares - sum * shift};
+    moments[thread] = mine;
+    __syncthreads();                                             // everybody's are there
+    if (down == 0 && column < output.columns) {
+      for (int d = 1; d < DOWN; d++) mine.merge(moments[d * ACROSS + thread]);
+      mine.store(partial, slab, first + column, channels);
+    }
+    __syncthreads();                                             // they have been read
   }
 }

@@ -3,7 +3,7 @@
 // x is (rows, C): every pixel of every image is a row.  Threads lie along the channels, VEC channels each, so a warp reads whole
 // lines.  A block of 256 is `across` threads along the channels (a power of two) times 256 / across rows, and it takes a slab
 // of rows (blockIdx.y).  Sums over the rows have two stages, without atomics: each slab's, then a fixed-order sum of the slabs.
-#include "types.cuh"
+#include "moments.cuh"
 
 struct Slab {
   int rows, channels, across, height;                            // height: rows of a slab
@@ -19,19 +19,6 @@ struct Position {
     step = 256 / slab.across;
     row = blockIdx.y * slab.height + down;
     end = min((int)(blockIdx.y + 1) * slab.height, slab.rows);
-  }
-};
-
-// Mean and sum of squared deviations of n values, merged with another's (Chan, Golub and LeVeque, 1979).
-struct Moments {
-  float n, mean, m2;
-  __device__ __forceinline__ void merge(const Moments& o) {
-    const float total = n + o.n;
-    if (total == 0.0f) return;
-    const float d = o.mean - mean, part = o.n / total;
-    mean += d * part;
-    m2 += o.m2 + d * d * n * part;
-    n = total;
   }
 };
 
@@ -66,8 +53,7 @@ bn_moments(const T* __restrict__ x, float* __restrict__ partial, const Slab slab
     __syncthreads();
     if (at.down == 0 && at.channel < slab.channels) {
       for (int d = 1; d < at.step; d++) mine.merge(moments[d * slab.across + at.across]);
-      partial[((int64_t)blockIdx.y * 2) * slab.channels + at.channel + i] = mine.mean;
-      partial[((int64_t)blockIdx.y * 2 + 1) * slab.channels + at.channel + i] = mine.m2 > 0.0f || mine.m2 != mine.m2 ? mine.m2 : 0.0f;
+      mine.store(partial, blockIdx.y, at.channel + i, slab.channels);
     }
   }
 }

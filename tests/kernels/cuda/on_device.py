@@ -40,7 +40,7 @@ def there(value: Any) -> Any:
     """``value`` with its NumPy arrays on the device."""
     if isinstance(value, np.ndarray):
         return place().put(value)
-    return [there(v) for v in value] if isinstance(value, list) else value
+    return type(value)(there(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def back(value: Any) -> Any:
@@ -58,9 +58,11 @@ class Moving:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
-            moved = [there(a) for a in args]
-            result = getattr(place().backend, name)(*moved, **{k: there(v) for k, v in options.items()})
-            if name.endswith(("_step", "_steps")):
+            moved, others = [there(a) for a in args], {k: there(v) for k, v in options.items()}
+            result = getattr(place().backend, name)(*moved, **others)
+            if "statistics" in options:
+                options["statistics"][:] = back(others["statistics"])
+            if name.endswith("_step"):
                 pairs = list(zip(args, moved, strict=True))
                 if self._waiting is None:
                     self._write_back(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
+from minidl import nn
 from minidl.kernels.cuda import tiling
 from minidl.kernels.cuda.conv import phases
 from minidl.kernels.cuda.families import Families
@@ -283,3 +285,66 @@ def test_phases_cover_every_pixel_and_every_tap_once() -> None:
 
 def test_tolerances_are_one_rounding() -> None:
     assert TOLERANCE[F16] >= 2**-11 and TOLERANCE[BF16] >= 2**-8
+
+
+@pytest.mark.parametrize(
+    "case", ["3x3 stride 2", "1x1 stride 2", "one pixel", "ragged groups", "seven channels"]
+)
+def test_statistics_of_the_result_come_with_it(case: str) -> None:
+    x_shape, w_shape, *place = CASES[case]
+    dtypes = (F32, BF16) if case == "3x3 stride 2" else (F32,)
+    for dtype in dtypes:
+        x, w, bias = normal(0, dtype, *x_shape), normal(1, dtype, *w_shape), normal(2, dtype, w_shape[0])
+        for tile in (SMALL, WIDE):
+            found: list[Any] = []
+            with tiling.force(tile):
+                y = backend().conv2d(x, w, bias, *place, statistics=found)
+            mean, var = found
+            expected = REFERENCE.batch_norm_stats(wide(y).astype(np.float64))
+            near(mean, expected[0], 1e-6)
+            near(var, expected[1], 1e-5)
+
+
+def test_statistics_keep_their_digits_where_the_mean_dwarfs_the_deviation() -> None:
+    x, w = normal(0, F32, 3, 9, 8, 8), normal(1, F32, 12, 3, 3, 8)
+    found: list[Any] = []
+    with tiling.force(SMALL):
+        y = backend().conv2d(x, w, np.full(12, 3e4, F32), (1, 1), ONE, (1, 1), 1, statistics=found)
+    mean, var = REFERENCE.batch_norm_stats(y.astype(np.float64))
+    np.testing.assert_allclose(found[0], mean, rtol=3e-7)
+    np.testing.assert_allclose(found[1], var, rtol=1e-4)
+
+
+def test_kernels_that_compute_no_statistics_leave_them_to_others() -> None:
+    x_shape, w_shape, *place = CASES["depthwise"]
+    found: list[Any] = []
+    backend().conv2d(normal(0, F32, *x_shape), normal(1, F32, *w_shape), None, *place, statistics=found)
+    assert found == []
+
+
+def test_a_batch_norm_in_training_takes_the_statistics_of_the_convolution_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+        def forward(self, x: minidl.Tensor) -> minidl.Tensor:
+            return functional.relu(self.bn(self.conv(x)))
+
+    minidl.manual_seed(0)
+    block = Block()
+    x = normal(0, F32, 2, 4, 6, 5)
+    results = []
+    # a pass of its own over the result would end the test
+    monkeypatch.setattr(Families, "batch_norm_stats", None)
+    for place in ("cpu", "emulated"):
+        moved = copy.deepcopy(block).to(place)
+        image = minidl.tensor(x, device=place, requires_grad=True)
+        y = moved(image)
+        y.square().sum().backward()
+        assert image.grad is not None and moved.bn.running_var is not None
+        results.append([t.detach().to("cpu").numpy() for t in (y, image.grad, moved.bn.running_var)])
+    for a, b in zip(*results, strict=True):
+        near(b, a, 2e-5)

@@ -64,6 +64,16 @@ def forward(b: Families) -> None:
         compare(b, "conv2d", F32, x, w, normal(2, F32, 12), (1, 1), ONE, (1, 1), 1, residual=rest)
 
 
+def statistics_along(b: Families) -> None:
+    """Two slabs of pixels, the second ragged; two threads to a column."""
+    found: list[Any] = []
+    with tiling.force(SMALL):
+        x, w = normal(0, F32, 2, 5, 4, 8), normal(1, F32, 12, 3, 3, 8)
+        y = b.conv2d(x, w, normal(2, F32, 12), (1, 1), ONE, (1, 1), 1, statistics=found)
+    for ours, theirs in zip(found, REFERENCE.batch_norm_stats(y), strict=True):
+        near(ours, theirs, 1e-5)
+
+
 def forward_half(b: Families) -> None:
     with tiling.force(WIDE):
         compare(b, "conv2d", BF16, normal(0, BF16, 1, 9, 8, 32), normal(1, BF16, 72, 1, 1, 32), None, (1, 1),
@@ -193,6 +203,13 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Families], None]]] = {
     "what is not read is not zero": ("async.cuh", "valid ? BYTES : 0", "BYTES", forward),
     "no barrier after the corners": (
         "conv.cu", "  __syncthreads();                                               // a thread's lines", "  // a", forward),
+    "the moments of a tile are read before they are there": (
+        "epilogue.cuh", "    __syncthreads();                                             // everybody's", "    // e", statistics_along),
+    "a tile is read back before it is stored": (
+        "epilogue.cuh", "  __syncthreads();                                               // the tile is stored", "  // t",
+        statistics_along),
+    "the last rows of a tile count twice": (
+        "epilogue.cuh", "r < BM && m + r < output.rows; r += DOWN", "r < BM && m + r < output.rows; r += 1", statistics_along),
     "the last corner is not filled": ("window.cuh", "i < count; i += threads", "i < count - 1; i += threads", forward),
     "the next tap comes one channel late": (
         "window.cuh", "while (channel >= window.channels)", "while (channel > window.channels)", forward),
