@@ -56,7 +56,8 @@ def compile_step(
       NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, random
       numbers on the device (dropout, ``randn``), the running statistics of batch norms.
     - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
-      them, and let the step call ``zero_grad``. An optimizer's state that was loaded makes a new capture.
+      them, and let the step call ``zero_grad``. An optimizer's state, or weights of a fused network, that
+      were loaded make a new capture.
 
     Args:
         function: the step.
@@ -108,13 +109,16 @@ class CompiledStep(Generic[P, R]):
         modes = is_grad_enabled(), str(mode.autocast), tiling.get_float32_precision()
         key = (name, modes, _signature((args, kwargs), place))
         graph = self._graphs.get(key)
-        if graph is not None and not graph.stale():
+        if graph is not None and not graph.capture.valid():  # as new, but for one call to warm up
+            del self._graphs[key]
+            graph, self._calls[key] = None, self.warmup - 1
+        if graph is not None:
             return graph.replay(inputs)
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] <= self.warmup:
             moved = _filled((args, kwargs), [_here(a, place) for a in inputs])
             return _copied(self.function(*moved[0], **moved[1]))
-        if graph is None and len(self._graphs) >= MOST:
+        if len(self._graphs) >= MOST:
             raise CaptureError(
                 f"compile_step: {self._name()} was captured for {MOST} kinds of arguments already, and each capture "
                 f"keeps its memory; pass what changes as a tensor, and pad the shapes"
@@ -148,10 +152,6 @@ class _Graph:
         except CaptureError as error:
             raise CaptureError(f"compile_step: {name}: {error}") from error
         self.capture.hold(tensors, args, kwargs)
-
-    def stale(self) -> bool:
-        """Whether something that the launches refer to is no longer in use."""
-        return not self.capture.valid()
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Copy the inputs, unless they are those of the capture, and replay."""

@@ -20,6 +20,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import is_grad_enabled
 from minidl.dtypes import as_dtype, is_half
+from minidl.kernels import capturing
 from minidl.nn.conv import Conv2d
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
@@ -123,6 +124,15 @@ def _unchanged(found: _Constants, sources: tuple[Tensor | None, ...]) -> bool:
     return True
 
 
+def _used(found: _Constants, sources: tuple[Tensor | None, ...]) -> _Constants:
+    """The constants; a captured step that has them is captured anew when one of their sources has changed."""
+    capture = capturing.active()
+    if capture is not None:
+        capture.hold(found)
+        capture.depends(lambda: _unchanged(found, sources))
+    return found
+
+
 def _recorded(x: Tensor) -> bool:
     return is_grad_enabled() and x.requires_grad
 
@@ -166,7 +176,7 @@ class FusedConv2d(Conv2d):
             if self.compute_dtype is not None:
                 weight = kernels.backend(weight).cast(weight, self.compute_dtype)
             found = known[id(norm)] = _Constants(_stamp(sources), weight, bias, {})
-        return found
+        return _used(found, sources)
 
     def run(
         self, x: Array, geometry: Geometry, norm: BatchNorm2d | None, residual: Tensor | None, relu: bool
@@ -274,6 +284,7 @@ class FusedLinear(Linear):
         if known is None or not _unchanged(known, sources):
             row = None if bias is None else bias.data
             known = self._constants = _Constants(_stamp(sources), weight, row, {})
+        known = _used(known, sources)
         y = kernels.backend(data).linear(data, known.weight, known.bias, kept=known.kept)
         return Tensor._wrap(y)
 

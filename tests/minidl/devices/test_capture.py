@@ -225,9 +225,22 @@ def test_an_optimizer_whose_state_was_loaded_is_captured_anew(device: str) -> No
     assert len(calls) == 3
     before = optimizer.state_dict()
     optimizer.load_state_dict(before)
-    run(x)
-    assert len(calls) == 4 and run.captures == 1
-    assert optimizer.state_dict()["settings"]["steps"] == [5, 5]
+    for _ in range(3):
+        run(x)
+    assert len(calls) == 5 and run.captures == 1  # one to warm up, one captured
+    assert optimizer.state_dict()["settings"]["steps"] == [7, 7]
+
+
+def test_a_fused_network_whose_weights_were_loaded_is_captured_anew(device: str) -> None:
+    fused = minidl.fuse(Small().to(device).eval())
+    run, calls = counted(fused, warmup=1)
+    images = batches(1, device)[0][0]
+    with minidl.no_grad():
+        before = [run(images).tolist() for _ in range(3)]
+        assert before[0] == before[2] and len(calls) == 2
+        fused.load_state_dict({name: array * 2 for name, array in fused.state_dict().items()})
+        after = [run(images).tolist() for _ in range(3)]
+        assert len(calls) == 4 and after == [fused(images).tolist()] * 3 and after[0] != before[0]
 
 
 def test_a_first_optimizer_step_inside_a_capture_is_refused(device: str) -> None:
