@@ -11,7 +11,7 @@ import numpy.typing as npt
 from minidl.kernels import get_conv_algorithm, get_num_threads
 from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.addresses import Target
-from minidl.kernels.cpu.gather import gather, plan_gather
+from minidl.kernels.cpu.gather import gather, plan_gather, prepare_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.indirect import indirect, takes_indirect
@@ -19,8 +19,8 @@ from minidl.kernels.cpu.layout import clear, dense
 from minidl.kernels.cpu.phase_columns import phase_columns, takes_phase_columns
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
-from minidl.kernels.cpu.weights import Panels, kept_panels, pack
-from minidl.kernels.cpu.winograd import takes_winograd, winograd
+from minidl.kernels.cpu.weights import Call, Panels, kept_value, pack
+from minidl.kernels.cpu.winograd import prepare_winograd, takes_winograd
 from minidl.kernels.cpu.winograd_weight import takes_winograd_weight, winograd_weight_gradient
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
@@ -88,6 +88,8 @@ def gradient_phases(
 
 def operand(x: Array, dtype: npt.DTypeLike) -> Array:
     """x as kernels read it: C-contiguous, aligned, and writable, because others would each be compiled for."""
+    if x.flags.carray and x.dtype == dtype:
+        return x
     x = dense(np.asarray(x, dtype))
     return x if x.flags.writeable else x.copy()
 
@@ -96,6 +98,72 @@ def flat_taps(w: Array, dtype: npt.DTypeLike) -> Array:
     """w (O, KH, KW, C) as (O, C, KH*KW), contiguous: no copy where w lies in memory like PyTorch's weights."""
     o, kh, kw, c = w.shape
     return operand(w.transpose(0, 3, 1, 2), dtype).reshape(o, c, kh * kw)
+
+
+class Prepared(NamedTuple):
+    """A forward convolution of which all is known but x and the residual."""
+
+    shape: tuple[int, ...]  # of y
+    dtype: np.dtype[Any]
+    bias: Array | None
+    calls: tuple[Call, ...]
+
+    def takes(self, bias: Array | None, residual: Array | None) -> bool:
+        """Whether it was prepared for this bias, and the residual fits."""
+        return bias is self.bias and (residual is None or residual.shape == self.shape)
+
+    def run(self, x: Array, residual: Array | None) -> Array:
+        """y of x."""
+        y = memory.empty(self.shape, self.dtype)
+        x = operand(x, self.dtype)
+        other = None if residual is None else operand(residual, self.dtype)
+        for call in self.calls:
+            call(x, y, other)
+        return y
+
+
+def prepare_forward(
+    call: Forward,
+    weight: Array,
+    bias: Array | None,
+    groups: int,
+    relu: bool,
+    kept: dict[Any, Any] | None,
+) -> tuple[Call, ...]:
+    """The kernels' calls of a forward convolution by weight (O, C/groups, KH*KW): by Winograd's algorithm, by a table
+    of addresses, or directly, which is one call for each group.
+    """
+    (oh, ow), (o, channels, _) = call.out_hw, weight.shape
+    source, window, taps = call.source, call.window, call.taps
+    algorithm = get_conv_algorithm() if groups == 1 else "direct"
+    if takes_winograd(source, window, o, algorithm, kept is not None):
+        return (prepare_winograd(source, window, weight, taps, False, bias, relu, kept),)
+    lanes = group_width(o, channels, groups, source.itemsize)
+    if lanes:
+        source, groups = source._replace(channels=o), 1
+    depth, per = source.channels, o // groups
+    only = (Phase(0, 0, window, taps),)
+    if not lanes and takes_indirect(source, only, per):
+        target = Target(oh, ow, o, (1, 1))
+        panels_of_groups = (
+            None if kept is None else kept.setdefault("indirect", {})
+        )  # kept itself would be a cycle
+
+        def run(x: Array, y: Array, residual: Array | None) -> None:
+            options = (groups, bias, residual, relu, y, panels_of_groups)
+            indirect(source, only, target, x, weight, False, *options)
+
+        return (run,)
+    plan = plan_gather(source, window, per, True, lanes, get_num_threads())
+    calls = []
+    for group in range(groups):
+        own = slice(group * per, (group + 1) * per)
+        make = functools.partial(pack, weight[own], taps, False, plan.cols)
+        panels = kept_value(kept, (group, plan.cols), make)
+        row = None if bias is None else bias[own]
+        places = (group * per, oh * ow * o, ow * o, o)
+        calls.append(prepare_gather(plan, group * depth, panels, row, relu, per, places))
+    return tuple(calls)
 
 
 class ConvMixin(ReferenceBackend):
@@ -120,50 +188,33 @@ class ConvMixin(ReferenceBackend):
         (N, OH, OW, O): y (N, OH, OW, O).
 
         Both additions, and max(y, 0) with relu=True (NaN stays NaN), are done while a tile is in registers.
-        kept: a dictionary that stays with w as long as its values do; its panels are kept there. statistics stay
-        empty.
+        kept: a dictionary that stays with w and bias as long as their values do; what is made of them is kept there.
+        statistics stay empty.
 
         Raises ValueError when shapes do not fit together.
         """
+        key = (x.shape, x.dtype, stride, pad, dilation, groups, relu, get_num_threads(), get_conv_algorithm())
+        ready: Prepared | None = None if kept is None else kept.get(key)
+        if ready is not None and ready.takes(bias, residual):
+            return ready.run(x, residual)
         expect_ndim("conv2d", "x", x, 4)
         call = forward_of("conv2d", x.shape, w.shape, stride, pad, dilation, groups, x.itemsize)
         if bias is not None:
             expect_shape("conv2d", "bias", bias, w.shape[:1])
+        shape = (len(x), *call.out_hw, len(w))
         if residual is not None:
-            expect_shape("conv2d", "residual", residual, (len(x), *call.out_hw, len(w)))
+            expect_shape("conv2d", "residual", residual, shape)
         if half.is_half(x):
             return self._conv2d_half(call, x, w, bias, (stride, pad, dilation), groups, relu, residual, kept)
         if x.dtype not in FLOATS or not w.size:
             return super().conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, residual=residual)
-        x = operand(x, x.dtype)
-        weight = flat_taps(w, x.dtype)
-        other = None if residual is None else operand(residual, x.dtype)
-        n, (oh, ow), o = len(x), call.out_hw, len(w)
-        y = memory.empty((n, oh, ow, o), x.dtype)
-        if not y.size:
-            return y
-        algorithm = get_conv_algorithm() if groups == 1 else "direct"
-        if takes_winograd(call.source, call.window, o, algorithm, kept is not None):
-            winograd(call.source, call.window, x, weight, call.taps, False, bias, other, relu, y, kept)
-            return y
-        source, lanes = call.source, group_width(o, w.shape[3], groups, x.itemsize)
-        if lanes:
-            source, groups = source._replace(channels=o), 1
-        depth, per = source.channels, o // groups
-        only = (Phase(0, 0, call.window, call.taps),)
-        if not lanes and takes_indirect(source, only, per):
-            target = Target(oh, ow, o, (1, 1))
-            indirect(source, only, target, x, weight, False, groups, bias, other, relu, y, kept)
-            return y
-        plan = plan_gather(source, call.window, per, True, lanes, get_num_threads())
-        for group in range(groups):
-            outputs = slice(group * per, (group + 1) * per)
-            make = functools.partial(pack, weight[outputs], call.taps, False, plan.cols)
-            packed = kept_panels(kept, (group, plan.cols), make)
-            group_bias = None if bias is None else bias[outputs]
-            places = (group * per, oh * ow * o, ow * o, o)
-            gather(plan, x, group * depth, packed, group_bias, relu, y, per, places, other)
-        return y
+        if 0 in shape:
+            return memory.empty(shape, x.dtype)
+        calls = prepare_forward(call, flat_taps(w, x.dtype), bias, groups, relu, kept)
+        ready = Prepared(shape, x.dtype, bias, calls)
+        if kept is not None:
+            kept[key] = ready
+        return ready.run(x, residual)
 
     def _conv2d_half(
         self,
@@ -258,7 +309,7 @@ class ConvMixin(ReferenceBackend):
         algorithm = get_conv_algorithm() if undivided else "direct"
         _, _, whole, turned_taps = phases[0]
         if whole and takes_winograd(source, whole, depth, algorithm):
-            winograd(source, whole, gy, weight, turned_taps, True, bias, other, relu, gx)
+            prepare_winograd(source, whole, weight, turned_taps, True, bias, relu)(gy, gx, other)
             return gx
         few = groups == 1 and not lanes and takes_phase_columns(phases, stride, depth, gy.itemsize)
         if few and get_conv_algorithm() != "direct":

@@ -52,7 +52,7 @@ from minidl.kernels.cpu.plan import (
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import number, put
 from minidl.kernels.cpu.slab import chunk_range, fill_slab
-from minidl.kernels.cpu.weights import Panels
+from minidl.kernels.cpu.weights import Call, Panels
 from minidl.kernels.reference.checks import Array
 
 FINISH = 3.0  # cycles from the last multiply-add of a register to the first of the next tile
@@ -343,9 +343,68 @@ def plan_gather(
     return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 
 
+def prepare_gather(
+    plan: GatherPlan,
+    channel: int,
+    panels: Panels,
+    bias: Array | None,
+    relu: bool,
+    outputs: int,
+    places: tuple[int, int, int, int],
+) -> Call:
+    """A gather convolution of which all is known but its images.
+
+    Args:
+        plan: its plan.
+        channel: first channel of the source to read.
+        panels: the packed weights, panels of ``plan.cols``.
+        bias: one number for each output, or None.
+        relu: end in max(y, 0).
+        outputs: how many output channels.
+        places: element of the output of grid position (0, 0, 0), and elements per image, row and column.
+
+    Returns:
+        a function of the source, C-contiguous images; the output, C-contiguous, of which what is not of this grid is
+        left alone; and the residual, added after the bias: C-contiguous, of the shape of the output; or None.
+    """
+    row = np.zeros(plan.bias_size, np.float32 if panels.array.dtype == np.uint32 else panels.array.dtype)
+    if bias is not None:
+        row[:outputs] = bias
+    vector = simd.target().float_lanes  # numbers that a store of the kernel writes at once
+    # The sums of earlier blocks of the reduction are read again: they stay in the caches.
+    may_stream = len(plan.blocks) == 2 and not any(place % vector for place in places)
+
+    def run(source: Array, out: Array, residual: Array | None) -> None:
+        streams = may_stream and out.nbytes >= FAR_BYTES and out.ctypes.data % memory.ALIGNMENT == 0
+        launch(
+            plan.kernel,
+            plan.geometry,
+            source.reshape(-1),
+            channel,
+            memory.empty(plan.slab_size, source.dtype),
+            panels.array,
+            panels.rows,
+            panels.first,
+            plan.segments,
+            plan.blocks,
+            row,
+            (out if residual is None else residual).reshape(-1),
+            residual is not None,
+            relu,
+            out.reshape(-1),
+            outputs,
+            places,
+            streams,
+            plan.panel_parts,
+            parts=plan.parts,
+        )
+
+    return run
+
+
 def gather(
     plan: GatherPlan,
-    source_array: Array,
+    source: Array,
     channel: int,
     panels: Panels,
     bias: Array | None,
@@ -355,49 +414,5 @@ def gather(
     places: tuple[int, int, int, int],
     residual: Array | None = None,
 ) -> None:
-    """Run one gather convolution.
-
-    Args:
-        plan: its plan.
-        source_array: C-contiguous images.
-        channel: first channel of the source to read.
-        panels: the packed weights, panels of ``plan.cols``.
-        bias: one number for each output, or None.
-        relu: end in max(y, 0).
-        out: C-contiguous; what is not of this grid is left alone.
-        outputs: how many output channels.
-        places: element of out of grid position (0, 0, 0), and elements per image, row and column.
-        residual: added after the bias: C-contiguous, of the shape of out.
-    """
-    row = np.zeros(plan.bias_size, np.float32 if out.dtype == np.uint16 else out.dtype)
-    if bias is not None:
-        row[:outputs] = bias
-    vector = simd.target().float_lanes  # numbers that a store of the kernel writes at once
-    streams = (
-        out.nbytes >= FAR_BYTES
-        and len(plan.blocks) == 2  # else the sums of earlier blocks are read again
-        and not any(place % vector for place in places)
-        and out.ctypes.data % memory.ALIGNMENT == 0
-    )
-    launch(
-        plan.kernel,
-        plan.geometry,
-        source_array.reshape(-1),
-        channel,
-        memory.empty(plan.slab_size, source_array.dtype),
-        panels.array,
-        panels.rows,
-        panels.first,
-        plan.segments,
-        plan.blocks,
-        row,
-        (out if residual is None else residual).reshape(-1),
-        residual is not None,
-        relu,
-        out.reshape(-1),
-        outputs,
-        places,
-        streams,
-        plan.panel_parts,
-        parts=plan.parts,
-    )
+    """Run one gather convolution; see :func:`prepare_gather`."""
+    prepare_gather(plan, channel, panels, bias, relu, outputs, places)(source, out, residual)

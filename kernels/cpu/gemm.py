@@ -10,7 +10,7 @@ from minidl.kernels.cpu.conv import FLOATS, operand
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.plan import Source, Window
 from minidl.kernels.cpu.weight_grad import weight_gradient
-from minidl.kernels.cpu.weights import kept_panels, pack
+from minidl.kernels.cpu.weights import kept_value, pack
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, expect, expect_ndim, expect_shape
 
@@ -34,7 +34,7 @@ def _product(
     """x (M, K) times weight (N, K, 1), or turned (K, N, 1), to out (M, N); all C-contiguous."""
     m, n = out.shape
     plan = plan_gather(*_rows(x), n, True, 0, get_num_threads())
-    packed = kept_panels(kept, plan.cols, lambda: pack(weight, (0,), turned, plan.cols))
+    packed = kept_value(kept, plan.cols, lambda: pack(weight, (0,), turned, plan.cols))
     gather(plan, x, 0, packed, bias, False, out, n, (0, m * n, m * n, n))
     return out
 

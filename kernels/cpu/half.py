@@ -23,7 +23,7 @@ from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.layout import SMALL_COPY, dense_order
 from minidl.kernels.cpu.plan import Phase, Source, Window
 from minidl.kernels.cpu.runtime import kernel, launch, share
-from minidl.kernels.cpu.weights import Panels, kept_panels, pack
+from minidl.kernels.cpu.weights import Panels, kept_value, pack
 from minidl.kernels.reference.checks import Array, Pair
 
 BY_IMAGE = 4 << 20  # bytes of images of a half type that are pooled one by one
@@ -233,7 +233,7 @@ def conv2d(
     for group in range(groups):
         own = slice(group * per, (group + 1) * per)
         make = functools.partial(pack_pairs, weight[own], taps, False, plan.cols)
-        packed = kept_panels(kept, (group, plan.cols), make)
+        packed = kept_value(kept, (group, plan.cols), make)
         places = (group * per, oh * ow * outputs, ow * outputs, outputs)
         row = None if bias is None else bias[own].astype(np.float32)
         gather(plan, pairs, group * source.channels, packed, row, relu, bits(y), per, places, more)

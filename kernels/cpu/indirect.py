@@ -52,11 +52,12 @@ from minidl.kernels.cpu.plan import (
 )
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import fetch, number, put
-from minidl.kernels.cpu.weights import kept_panels, pack
+from minidl.kernels.cpu.weights import kept_value, pack
 from minidl.kernels.reference.checks import Array
 
 CHUNK = 512 * 1024  # bytes of the source that a chunk's pixels read in one block of the reduction
 GROUP = 384 * 1024  # bytes of weights of a block that a tile of pixels meets one panel after the other
+FEW_TILES = 8  # of pixels, with which weights come from memory more often than from the caches
 TABLE = 1 << 21  # bytes of a table; larger images are left to the slab
 
 
@@ -312,7 +313,8 @@ class IndirectPlan(NamedTuple):
 def takes_indirect(source: Source, phases: tuple[Phase, ...], outputs: int) -> bool:
     """Whether addresses pay: rows that fill no register tile, with enough arithmetic to each address.
 
-    A slab is better where all pixels of a tile would compete for one set of the L1 cache, and tables must not be large.
+    A slab is better where all pixels of a tile would compete for one set of the L1 cache, or where pixels are so few
+    that weights come from memory for each panel; and tables must not be large.
     """
     lanes = simd.target().float_lanes * 4 // source.itemsize
     windows = [p.window for p in phases if p.window]
@@ -323,9 +325,10 @@ def takes_indirect(source: Source, phases: tuple[Phase, ...], outputs: int) -> b
         outputs > tiles[0].vectors * lanes or all(cols % t.rows for t in tiles)
     )
     crowded = source.pixel * source.itemsize * windows[0].stride_w % (2 * ALIASING) == 0
+    few = source.images * windows[0].rows * cols < FEW_TILES * tiles[0].rows
     entries = sum(w.rows * w.cols * len(w.taps) for w in windows)
     image = source.height * source.width * source.pixel * source.itemsize
-    return ragged and not crowded and 4 * entries <= TABLE and image < 1 << 31
+    return ragged and not few and not crowded and 4 * entries <= TABLE and image < 1 << 31
 
 
 @functools.lru_cache(maxsize=512)
@@ -400,7 +403,7 @@ def indirect(
     per = len(weight) // groups
     for group in range(groups):
         make = functools.partial(pack, weight[group * per : (group + 1) * per], taps, turned, plan.cols)
-        panels = kept_panels(kept, (group, plan.cols), make)
+        panels = kept_value(kept, (group, plan.cols), make)
         if bias is not None:
             row[:outputs] = bias[group * outputs : (group + 1) * outputs]
         launch(

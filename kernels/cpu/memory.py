@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,35 +43,46 @@ def _size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
+class _Block(NamedTuple):
+    """Memory of the system, and where its aligned part of ``size`` bytes begins."""
+
+    raw: npt.NDArray[np.uint8]
+    size: int
+    address: int
+
+    @classmethod
+    def new(cls, size: int) -> _Block:
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        start: int = raw.ctypes.data
+        return cls(raw, size, start + (-start) % ALIGNMENT)
+
+
 class _Lease:
     """Owns one block while arrays look at it; gives the block back to the pool when the last of them dies."""
 
-    __slots__ = ("__array_interface__", "_pool", "_raw")
+    __slots__ = ("__array_interface__", "_block", "_pool")
 
-    def __init__(
-        self, pool: _Pool, raw: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, pool: _Pool, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._pool = pool
-        self._raw = raw
-        address = raw.__array_interface__["data"][0]
+        self._block = block
         self.__array_interface__ = {
-            "data": (address + (-address) % ALIGNMENT, False),
+            "data": (block.address, False),
             "shape": shape,
             "typestr": dtype.str,
             "version": 3,
         }
 
     def __del__(self) -> None:
-        self._pool.give_back(self._raw)
+        self._pool.give_back(self._block)
 
 
 class _Pool:
     def __init__(self, limit: int) -> None:
         self.limit = limit  # bytes kept for reuse at most
-        self._returned: deque[npt.NDArray[np.uint8]] = deque()
+        self._returned: deque[_Block] = deque()
         self._lock = threading.Lock()
         # Free blocks by size class; the class used longest ago comes first and is dropped first.
-        self._free: OrderedDict[int, list[npt.NDArray[np.uint8]]] = OrderedDict()
+        self._free: OrderedDict[int, list[_Block]] = OrderedDict()
         self._in_use = self._cached = self._peak = self._hits = self._misses = 0
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -79,8 +90,8 @@ class _Pool:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # the old one may be held by a thread that the child does not have
 
-    def give_back(self, raw: npt.NDArray[np.uint8]) -> None:
-        self._returned.append(raw)
+    def give_back(self, block: _Block) -> None:
+        self._returned.append(block)
         if self._lock.acquire(blocking=False):
             try:
                 self._collect()
@@ -90,11 +101,10 @@ class _Pool:
     def _collect(self) -> None:
         """Move returned blocks to the free lists and drop what exceeds the limit. Call with the lock held."""
         while self._returned:
-            raw = self._returned.popleft()
-            size = raw.size - ALIGNMENT
-            self._in_use -= size
-            self._cached += size
-            self._free.setdefault(size, []).append(raw)
+            block = self._returned.popleft()
+            self._in_use -= block.size
+            self._cached += block.size
+            self._free.setdefault(block.size, []).append(block)
         while self._cached > self.limit:
             size, blocks = next(iter(self._free.items()))
             if blocks:
@@ -108,8 +118,8 @@ class _Pool:
         with self._lock:
             self._collect()
             blocks = self._free.get(size)
-            raw = blocks.pop() if blocks else None
-            if raw is None:
+            block = blocks.pop() if blocks else None
+            if block is None:
                 self._misses += 1
             else:
                 self._hits += 1
@@ -117,18 +127,18 @@ class _Pool:
                 self._free.move_to_end(size)
             self._in_use += size
             self._peak = max(self._peak, self._in_use)
-        if raw is None:
+        if block is None:
             try:
-                raw = np.empty(size + ALIGNMENT, np.uint8)
+                block = _Block.new(size)
             except MemoryError:
                 self.clear()  # what is kept for reuse may be just what is missing
                 try:
-                    raw = np.empty(size + ALIGNMENT, np.uint8)
+                    block = _Block.new(size)
                 except MemoryError:
                     with self._lock:
                         self._in_use -= size
                     raise
-        return np.asarray(_Lease(self, raw, shape, dtype))
+        return np.asarray(_Lease(self, block, shape, dtype))
 
     def clear(self) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -184,11 +184,15 @@ class Panels(NamedTuple):
     first: int = 0
 
 
-def kept_panels(kept: dict[Any, Any] | None, key: Any, make: Callable[[], Panels]) -> Panels:
+Call = Callable[[Array, Array, Array | None], None]  # of a source, an output, and a residual or None
+T = TypeVar("T")
+
+
+def kept_value(kept: dict[Any, Any] | None, key: Any, make: Callable[[], T]) -> T:
     """``make()``, or what it gave when it was called for this key before: ``kept`` belongs to one weight."""
     if kept is None:
         return make()
-    found: Panels | None = kept.get(key)
+    found: T | None = kept.get(key)
     if found is None:
         found = kept[key] = make()
     return found

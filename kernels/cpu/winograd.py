@@ -27,7 +27,7 @@ from minidl.kernels.cpu.lanes import LANES, address, at_least, fetch_far, load, 
 from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
-from minidl.kernels.cpu.weights import Panels, kept_panels, pack
+from minidl.kernels.cpu.weights import Call, Panels, kept_value, pack
 from minidl.kernels.cpu.winograd_tiles import (
     OUTPUT,
     POINTS,
@@ -405,65 +405,69 @@ def plan_winograd(
     return WinogradPlan(grid, kernel, cols, panels, chunk_parts * panel_parts, panel_parts, ready)
 
 
-def winograd(
+def prepare_winograd(
     source: Source,
     window: Window,
-    source_array: Array,
     weight: Array,
     taps: tuple[int, ...],
     turned: bool,
     bias: Array | None,
-    residual: Array | None,
     relu: bool,
-    out: Array,
     kept: dict[Any, Any] | None = None,
-) -> None:
-    """Run one convolution of 3x3 windows, stride 1.
+) -> Call:
+    """A convolution of 3x3 windows, stride 1, of which all is known but its images.
 
     Args:
         source, window: what is read by what; see :func:`takes_winograd`.
-        source_array: float32 images, C-contiguous.
-        weight: (O, C, 9), C-contiguous.
+        weight: float32 (O, C, 9), C-contiguous.
         taps: which of the 9 weights belongs to each tap of the window.
         turned: the outputs are C, as for the input gradient.
         bias: one number for each output, or None.
-        residual: added after the bias: C-contiguous, of the shape of out; or None.
         relu: end in max(y, 0).
-        out: (images, rows, cols, outputs), C-contiguous.
         kept: a dictionary that stays with the weight as long as its values do.
+
+    Returns:
+        a function of the source, C-contiguous images; the output (images, rows, cols, outputs), C-contiguous; and the
+        residual, added after the bias: C-contiguous, of the shape of the output; or None.
     """
-    plan = plan_winograd(source, window, out.shape[3], get_num_threads(), kept is not None)
-    g, dtype = plan.grid, out.dtype
+    outputs, dtype = weight.shape[1 if turned else 0], weight.dtype
+    plan = plan_winograd(source, window, outputs, get_num_threads(), kept is not None)
+    g = plan.grid
     row = np.zeros(plan.panels * plan.cols, dtype)
     if bias is not None:
-        row[: g.outputs] = bias
+        row[:outputs] = bias
+    floor = dtype.type(0 if relu else -np.inf)
     # One array for all scratch, so that it is large enough to be aligned to vectors.
-    scratch = memory.empty(max(plan.parts * SCRATCH, memory.SMALL), dtype)
+    scratch_size = max(plan.parts * SCRATCH, memory.SMALL)
 
     def make() -> Panels:
         packed = pack(weight, taps, turned, plan.cols)
         if not plan.ready:
             return packed
-        u = memory.empty(plan.panels * g.u_size, dtype)
+        u, scratch = memory.empty(plan.panels * g.u_size, dtype), memory.empty(scratch_size, dtype)
         parts = min(plan.parts, plan.panels)
         launch(transform_weights, g, packed.array, plan.cols, scratch, u, parts=parts)
         return Panels(u, packed.rows)
 
-    weights = kept_panels(kept, ("winograd", plan.cols, plan.ready), make).array
-    launch(
-        plan.kernel,
-        g,
-        source_array.reshape(-1),
-        weights,
-        memory.empty(plan.parts * g.v_size, dtype),
-        memory.empty(plan.parts * g.m_size, dtype),
-        memory.empty(0 if plan.ready else plan.parts * g.group * g.u_size, dtype),
-        scratch,
-        row,
-        (out if residual is None else residual).reshape(-1),
-        residual is not None,
-        dtype.type(0 if relu else -np.inf),
-        out.reshape(-1),
-        plan.panel_parts,
-        parts=plan.parts,
-    )
+    weights = kept_value(kept, ("winograd", plan.cols, plan.ready), make).array
+
+    def run(images: Array, out: Array, residual: Array | None) -> None:
+        launch(
+            plan.kernel,
+            g,
+            images.reshape(-1),
+            weights,
+            memory.empty(plan.parts * g.v_size, dtype),
+            memory.empty(plan.parts * g.m_size, dtype),
+            memory.empty(0 if plan.ready else plan.parts * g.group * g.u_size, dtype),
+            memory.empty(scratch_size, dtype),
+            row,
+            (out if residual is None else residual).reshape(-1),
+            residual is not None,
+            floor,
+            out.reshape(-1),
+            plan.panel_parts,
+            parts=plan.parts,
+        )
+
+    return run

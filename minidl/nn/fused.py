@@ -175,7 +175,7 @@ class FusedConv2d(Conv2d):
                 weight, bias = _folded(weight, bias, norm)
             if self.compute_dtype is not None:
                 weight = kernels.backend(weight).cast(weight, self.compute_dtype)
-            found = known[id(norm)] = _Constants(_stamp(sources), weight, bias, {})
+            found = known[id(norm)] = _Constants(_stamp(sources), nhwc(weight), bias, {})
         return _used(found, sources)
 
     def run(
@@ -187,7 +187,7 @@ class FusedConv2d(Conv2d):
             x = kernels.backend(x).cast(x, self.compute_dtype)
         other = None if residual is None else nhwc(residual.data)
         y = kernels.backend(x).conv2d(
-            *(nhwc(x), nhwc(constants.weight), constants.bias, g.stride, g.pad, g.dilation, g.groups),
+            *(nhwc(x), constants.weight, constants.bias, g.stride, g.pad, g.dilation, g.groups),
             relu=relu,
             residual=other,
             kept=constants.kept,

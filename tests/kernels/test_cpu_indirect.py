@@ -117,11 +117,14 @@ def test_nan_stays_in_the_windows_that_read_it(counted: list[int]) -> None:
 
 
 def test_short_rows_are_taken_and_long_ones_large_tables_and_few_channels_left() -> None:
-    def takes(size: int, channels: int, outputs: int) -> bool:
-        call = conv.forward_of("conv2d", (2, size, size, channels), (outputs, 3, 3, channels), *HALVING, 4)
+    def takes(size: int, channels: int, outputs: int, images: int = 64) -> bool:
+        call = conv.forward_of(
+            "conv2d", (images, size, size, channels), (outputs, 3, 3, channels), *HALVING, 4
+        )
         phase = conv.Phase(0, 0, call.window, call.taps)
         return indirect.takes_indirect(call.source, (phase,), outputs)
 
     assert takes(6, 64, 64)
     assert not takes(64, 64, 64) and not takes(6, 3, 64) and not takes(6, 64, 3)
     assert not takes(6, 512, 64), "pixels 4096 bytes apart would compete for the cache"
+    assert not takes(6, 64, 64, images=2), "weights would come from memory for few pixels"
