@@ -24,6 +24,7 @@ from tests.kernels.cuda.on_device import (
     near,
     normal,
     on_hopper,
+    wide,
 )
 from tests.target import needs_device
 
@@ -70,6 +71,18 @@ def test_a_convolution_and_its_gradients(case: str) -> None:
         gy = normal(4, BF16, *y.shape)
         agree("conv2d_input_grad", BF16, gy, w, x_shape[1:3], *options)
         agree("conv2d_weight_grad", BF16, gy, x, w_shape[1:3], *options)
+
+
+def test_statistics_of_the_result_come_with_it() -> None:
+    x_shape, w_shape, *place = CASES["3x3, five slices, two of pixels and of outputs"]
+    found: list[Any] = []
+    with tiling.force(SMALL):
+        y = backend().conv2d(
+            normal(0, BF16, *x_shape), normal(1, BF16, *w_shape), None, *place, statistics=found
+        )
+    mean, var = REFERENCE.batch_norm_stats(wide(y).astype(np.float64))
+    near(found[0], mean, 1e-6)
+    near(found[1], var, 1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
