@@ -40,10 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     import time
 
     from minidl import kernels
-    from minidl.cli.console import table
     from minidl.errors import UsageError
     from minidl.testing.cases import TABLE
-    from minidl.testing.operators import CHECKS, check
 
     if arguments.backend is not None and arguments.backend not in kernels.NAMES:
         raise UsageError(
@@ -56,48 +54,56 @@ def run(arguments: argparse.Namespace) -> int:
     if not entries:
         raise UsageError(f"no operator's name contains {pattern!r} (see 'minidl gradcheck --all')")
     start = time.perf_counter()
-    results: list[dict[str, Any]] = []
-    for backend in backends:
-        for entry in entries:
-            began = time.perf_counter()
-            failed = check(entry, backend)
-            skipped = {"reference"} if backend == "reference" else set()
-            if not entry.smooth:
-                skipped |= {"gradient", "second order"}
-            states = {
-                name: "failed" if name in failed else "-" if name in skipped else "ok" for name in CHECKS
-            }
-            seconds = time.perf_counter() - began
-            results.append(
-                {
-                    "operator": entry.name,
-                    "backend": backend,
-                    "checks": states,
-                    "failures": failed,
-                    "seconds": seconds,
-                }
-            )
+    results = [_check(entry, backend) for backend in backends for entry in entries]
+    seconds = time.perf_counter() - start
     wrong = [r for r in results if r["failures"]]
     if arguments.json:
         print(json.dumps(results))
-        return 1 if wrong else 0
-    shown = results if arguments.all else wrong
+    else:
+        _print(results, results if arguments.all else wrong, backends)
+        print(f"{len(results)} entries checked in {seconds:.1f} s, {len(wrong)} wrong")
+    return 1 if wrong else 0
+
+
+def _check(entry: Any, backend: str) -> dict[str, Any]:
+    """Every check of an entry on a back end, JSON-able."""
+    import time
+
+    from minidl.testing.operators import CHECKS, check
+
+    began = time.perf_counter()
+    failed = check(entry, backend)
+    skipped = {"reference"} if backend == "reference" else set()
+    if not entry.smooth:
+        skipped |= {"gradient", "second order"}
+    states = {name: "failed" if name in failed else "-" if name in skipped else "ok" for name in CHECKS}
+    return {
+        "operator": entry.name,
+        "backend": backend,
+        "checks": states,
+        "failures": failed,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _print(results: list[dict[str, Any]], shown: list[dict[str, Any]], backends: list[str]) -> None:
+    """A line for each entry in `shown`, what failed, and a line for each back end."""
+    from minidl.cli.console import table
+    from minidl.testing.operators import CHECKS
+
     if shown:
         rows = [
             [r["operator"], r["backend"], *r["checks"].values(), f"{1000 * r['seconds']:.0f}"] for r in shown
         ]
         print(table(["operator", "back end", *CHECKS, "ms"], rows, left=2))
         print()
-    for r in wrong:
+    for r in results:
         for name, text in r["failures"].items():
             print(f"{r['operator']} on {r['backend']}, {name}:\n{text}\n")
     rows = []
     for backend in backends:
-        mine = [r["checks"] for r in results if r["backend"] == backend]
-        counts = [sum(c[name] == "ok" for c in mine) for name in CHECKS]
-        rows.append(
-            [backend, str(len(mine)), *map(str, counts), str(sum(r["backend"] == backend for r in wrong))]
-        )
+        own = [r for r in results if r["backend"] == backend]
+        counts = [sum(r["checks"][name] == "ok" for r in own) for name in CHECKS]
+        wrong = sum(bool(r["failures"]) for r in own)
+        rows.append([backend, *map(str, (len(own), *counts, wrong))])
     print(table(["back end", "entries", *CHECKS, "wrong"], rows))
-    print(f"{len(results)} entries checked in {time.perf_counter() - start:.1f} s, {len(wrong)} wrong")
-    return 1 if wrong else 0

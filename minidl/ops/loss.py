@@ -101,20 +101,8 @@ def cross_entropy(
     if labels.shape == logits.shape and labels.dtype.kind not in "iub" and logits.ndim > 1:
         soft = target if isinstance(target, Tensor) else Tensor._wrap(beside(labels, logits))
         return soft_cross_entropy(logits, soft, weight, reduction, label_smoothing)
-    if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ValueError(
-            f"{op}: logits of shape {logits.shape} expect a target of shape (N, ...) without C, got "
-            f"{labels.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
+    flat = _class_indices(op, labels, logits, ignore_index)
     expect_constant(op, "weight", weight)
-    flat = labels.astype(np.int64, order="C").reshape(-1)  # backward reads it: not the caller's array
-    if isinstance(flat, np.ndarray):  # a label on a device would have to be waited for: its loss is NaN
-        wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
-        if wrong.any():
-            raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
-    flat = beside(flat, logits)
     rows = logits
     if logits.ndim > 2:
         rows = reshape(permute(logits, (0, *range(2, logits.ndim), 1)), (flat.size, classes))
@@ -129,3 +117,21 @@ def cross_entropy(
         return total
     counted = node.row_weight.sum(dtype=np.float64)  # 0 where every target is ignored: then 0 / 0
     return total / Tensor._wrap(counted.astype(logits.dtype))
+
+
+def _class_indices(op: str, labels: Array, logits: Tensor, ignore_index: int) -> Array:
+    """The labels int64 (rows,) of logits (N, C, ...), checked, beside them; an array of its own for backward."""
+    if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"{op}: logits of shape {logits.shape} expect a target of shape (N, ...) without C, got "
+            f"{labels.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"{op}: target expects integer class indices, got {labels.dtype}")
+    flat = labels.astype(np.int64, order="C").reshape(-1)
+    if isinstance(flat, np.ndarray):  # a label on a device would have to be waited for: its loss is NaN
+        classes = logits.shape[1]
+        wrong = (flat != ignore_index) & ((flat < 0) | (flat >= classes))
+        if wrong.any():
+            raise ValueError(f"{op}: target {int(flat[wrong][0])} is not a class index in [0, {classes})")
+    return beside(flat, logits)

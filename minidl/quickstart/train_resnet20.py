@@ -19,11 +19,12 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import minidl
-from minidl import kernels, models, optim, weights
+from minidl import kernels, models, nn, optim, weights
 from minidl.data import CIFAR10, ZipImageFolder
 from minidl.nn import Module
 from minidl.nn import functional as F
@@ -84,6 +85,25 @@ def accuracy(model: Module, images: np.ndarray, labels: np.ndarray) -> float:
     return hits / len(images)
 
 
+def keep(checkpoint: Path, model: nn.Module, optimizer: optim.Optimizer, epochs: int) -> None:
+    """Write what the training goes on from after so many epochs."""
+    state = optimizer.state_dict()
+    arrays: dict[str, Any] = {f"model.{name}": array for name, array in model.state_dict().items()}
+    arrays |= {f"optim.{name}": array for name, array in state["arrays"].items()}
+    with atomic_write(checkpoint) as file:
+        np.savez(file, epoch=epochs, settings=json.dumps(state["settings"]), **arrays)
+
+
+def take_up(checkpoint: Path, model: nn.Module, optimizer: optim.Optimizer) -> int:
+    """Read what `keep` wrote; returns the number of finished epochs."""
+    with np.load(checkpoint) as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+    own = {k.removeprefix("optim."): v for k, v in arrays.items() if k.startswith("optim.")}
+    optimizer.load_state_dict({"settings": json.loads(str(arrays["settings"])), "arrays": own})
+    return int(arrays["epoch"])
+
+
 def main() -> None:
     """Train, evaluate, write the weights."""
     parser = argparse.ArgumentParser(
@@ -124,11 +144,7 @@ def main() -> None:
     first = 0
     checkpoint = args.out / "checkpoint.npz"
     if checkpoint.exists():
-        with np.load(checkpoint) as kept:
-            first = int(kept["epoch"])
-            model.load_state_dict({k[6:]: kept[k] for k in kept.files if k.startswith("model.")})
-            arrays = {k[6:]: kept[k] for k in kept.files if k.startswith("optim.")}
-            optimizer.load_state_dict({"settings": json.loads(str(kept["settings"])), "arrays": arrays})
+        first = take_up(checkpoint, model, optimizer)
         for _ in range(first * steps):
             schedule.step()
     say(
@@ -149,11 +165,7 @@ def main() -> None:
             total += loss.item() * len(y)
             hits += int((logits.data.argmax(1) == y).sum())
             seen += len(y)
-        arrays = {f"model.{k}": v for k, v in model.state_dict().items()}
-        state = optimizer.state_dict()
-        arrays |= {f"optim.{k}": v for k, v in state["arrays"].items()}
-        with atomic_write(checkpoint) as file:
-            np.savez(file, epoch=epoch + 1, settings=json.dumps(state["settings"]), **arrays)
+        keep(checkpoint, model, optimizer, epoch + 1)
         seconds = time.perf_counter() - started
         say(
             f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / seen:.4f}  "
