@@ -23,7 +23,7 @@ class Tables(NamedTuple):
     offsets: npt.NDArray[
         np.int32
     ]  # (tap of a phase, pixel): bytes in a source image; negative in the padding
-    places: npt.NDArray[np.int32]  # (pixel of a phase): element in an output image
+    places: IntArray  # (pixel of a phase): element in an output image
     segments: IntArray
     blocks: IntArray  # first segment of each, with their number at the end
 
@@ -84,7 +84,7 @@ def lay_tables(source: Source, phases: tuple[Phase, ...], target: Target) -> Tab
     return Tables(
         np.array(rows, np.int64),
         np.concatenate(offsets).astype(np.int32),
-        np.concatenate(places).astype(np.int32),
+        np.concatenate(places),
         np.concatenate(segments),
         np.concatenate(blocks),
     )
