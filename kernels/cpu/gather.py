@@ -57,6 +57,7 @@ from minidl.kernels.reference.checks import Array
 
 FINISH = 3.0  # cycles from the last multiply-add of a register to the first of the next tile
 READ, FILL = 40.0, 10.0  # bytes per cycle of a source read in place; of weights, and into a slab
+MANY_PIXELS = 512  # for which a kernel is worth compiling that is a little faster with large pixels
 MANY_TILES = 16  # that share a panel's weights
 
 
@@ -314,7 +315,7 @@ def plan_gather(
     threads = 1 if small else threads
     best: tuple[float, TileShape, Geometry, int, int] | None = None
     for shape in tile_shapes():
-        if group and shape.vectors > 2:
+        if shape.vectors > 2 and (group or source.images * window.rows * window.cols < MANY_PIXELS):
             continue
         for linear, pieces in itertools.product((False, True), {1, threads}):
             # By groups a tile reads whole vectors of channels, past the last one: only a slab has room for that.

@@ -279,7 +279,8 @@ class WinogradPlan(NamedTuple):
 
 
 def tile_shape(outputs: int, tiles: int) -> TileShape:
-    """The register tile of which most is useful, of two vectors or of one."""
+    """The register tile of which most is useful. Those made for rows of 7 pixels or for large ones have little to
+    offer here, and each tile's kernel is compiled for its own."""
     lanes = target().float_lanes
 
     def useful(shape: TileShape) -> float:
@@ -291,7 +292,7 @@ def tile_shape(outputs: int, tiles: int) -> TileShape:
         )
         return shape.speed * outputs * tiles / whole
 
-    return max((s for s in tile_shapes() if s.vectors <= 2), key=useful)
+    return max((s for s in tile_shapes() if s.vectors <= 2 and s.rows != 7), key=useful)
 
 
 # Cycles of one core with two 16-lane multiply-adds in each, measured on AMD Zen 5. Only their ratios matter.
