@@ -10,6 +10,7 @@ when somebody waits for it, so data that is used too early is still poison.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.machinery
 import importlib.util
 import itertools
@@ -403,16 +404,16 @@ def install(patch: pytest.MonkeyPatch) -> None:
     global cards
     cards = Cards()
     elsewhere.clear()
-    compile_real = compiler.compile
 
     def compile_ptx(source: str, architecture: str, *args: Any, **options: Any) -> Any:
-        made = compile_real(source, architecture.replace("sm_", "compute_"), *args, **options)
+        made = compiler.compile(source, architecture.replace("sm_", "compute_"), *args, **options)
         return dataclasses.replace(made, cubin=f"{source}\0{made.ptx}".encode())
 
     patch.setitem(sys.modules, "cupy", module())
     patch.setitem(sys.modules, "minidl.kernels.cuda.cupy_device", None)
     del sys.modules["minidl.kernels.cuda.cupy_device"]  # imported anew now, and once more after the undoing
-    patch.setattr(compiler, "compile", compile_ptx)
+    card = importlib.import_module("minidl.kernels.cuda.cupy_device")
+    patch.setattr(card, "compiler", SimpleNamespace(compile=compile_ptx))
     patch.setattr(devices, "_places", {"cpu": devices.place("cpu")})
     patch.setattr(tuning, "_tables", {})
     patch.setenv("MINIDL_TUNE", "0")

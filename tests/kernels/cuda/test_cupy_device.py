@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,8 +141,8 @@ def test_without_a_driver_the_reason_is_told(cards: fake_cupy.Cards) -> None:
 
 
 def test_a_package_that_does_not_load_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("cupy.cuda")
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.delitem(sys.modules, "minidl.kernels.cuda.cupy_device")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert minidl.cuda.device_count() == 0
     with pytest.raises(ImportError):
