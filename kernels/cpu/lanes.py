@@ -57,14 +57,14 @@ def _llvm(element: types.Type) -> ir.Type:
     return ir.FloatType() if element == types.float32 else ir.DoubleType()
 
 
-def _vector(element: types.Type) -> ir.VectorType:
+def vector_of(element: types.Type) -> ir.VectorType:
     return ir.VectorType(_llvm(element), LANES)
 
 
-def _address(context: Any, builder: ir.IRBuilder, kind: types.Array, array: Any, index: Any) -> Any:
+def address_of(context: Any, builder: ir.IRBuilder, kind: types.Array, array: Any, index: Any) -> Any:
     """Pointer to LANES elements of an array, from element `index` on."""
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _vector(kind.dtype).as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), vector_of(kind.dtype).as_pointer())
 
 
 def _broadcast(builder: ir.IRBuilder, value: Any) -> Any:
@@ -78,21 +78,21 @@ def _resize(builder: ir.IRBuilder, value: Any, source: types.Type, target: types
     if source == target:
         return value
     convert = builder.fpext if target == types.float64 else builder.fptrunc
-    return convert(value, _vector(target))
+    return convert(value, vector_of(target))
 
 
-def _is_array(kind: Any) -> bool:
+def is_array(kind: Any) -> bool:
     return isinstance(kind, types.Array) and kind.layout == "C"
 
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + LANES] of the flat array."""
-    if not _is_array(array):
+    if not is_array(array):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, sig.args[0], *args))
+        value = builder.load(address_of(context, builder, sig.args[0], *args))
         value.align = sig.args[0].dtype.bitwidth // 8
         return value
 
@@ -102,11 +102,11 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def load_wide(typing: Any, array: Any, index: Any) -> Any:
     """Like load, converted to float64."""
-    if not _is_array(array):
+    if not is_array(array):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, sig.args[0], *args))
+        value = builder.load(address_of(context, builder, sig.args[0], *args))
         value.align = sig.args[0].dtype.bitwidth // 8
         return _resize(builder, value, sig.args[0].dtype, types.float64)
 
@@ -116,13 +116,13 @@ def load_wide(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index : index + LANES] = value, rounded to the array's type."""
-    if not _is_array(array) or not isinstance(value, Lanes):
+    if not is_array(array) or not isinstance(value, Lanes):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         target, place, lanes = args
         lanes = _resize(builder, lanes, sig.args[2].element, sig.args[0].dtype)
-        instruction = builder.store(lanes, _address(context, builder, sig.args[0], target, place))
+        instruction = builder.store(lanes, address_of(context, builder, sig.args[0], target, place))
         instruction.align = sig.args[0].dtype.bitwidth // 8
         return context.get_dummy_value()
 
@@ -137,13 +137,13 @@ def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
     size: an index that is a multiple of LANES in an array from the memory pool. Call ``drain`` after the last
     one.
     """
-    if not _is_array(array) or not isinstance(value, Lanes):
+    if not is_array(array) or not isinstance(value, Lanes):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         target, place, lanes = args
         lanes = _resize(builder, lanes, sig.args[2].element, sig.args[0].dtype)
-        instruction = builder.store(lanes, _address(context, builder, sig.args[0], target, place))
+        instruction = builder.store(lanes, address_of(context, builder, sig.args[0], target, place))
         instruction.align = 64
         one = builder.module.add_metadata([ir.Constant(_INT32, 1)])
         instruction.set_metadata("nontemporal", one)
@@ -180,7 +180,7 @@ def zeros_like(typing: Any, value: Any) -> Any:
     """Zero in every lane."""
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        return ir.Constant(_vector(sig.return_type.element), None)
+        return ir.Constant(vector_of(sig.return_type.element), None)
 
     return value(value), generate
 
@@ -200,7 +200,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once where the machine has such an instruction."""
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        kind = _vector(sig.return_type.element)
+        kind = vector_of(sig.return_type.element)
         name = f"llvm.fmuladd.v{LANES}f{sig.return_type.element.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name), args
@@ -284,7 +284,7 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
 @intrinsic
 def address(typing: Any, array: Any, index: Any) -> Any:
     """The address of one element, for fetch; any index is allowed."""
-    if not _is_array(array):
+    if not is_array(array):
         return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:

@@ -62,7 +62,7 @@ class Kernel:
     of them on Numba's threads.
     """
 
-    def __init__(self, function: Callable[..., Any], variant: str = "") -> None:
+    def __init__(self, function: Callable[..., Any], variant: str = "", borrows: bool = False) -> None:
         names = list(inspect.signature(function).parameters)
         if names[-2:] != ["part", "parts"]:
             raise TypeError(
@@ -70,7 +70,7 @@ class Kernel:
             )
         self.name = function.__name__
         self.__doc__ = function.__doc__
-        self.run_part = jit(function, variant=variant)
+        self.run_part = jit(function, variant=variant, borrows=borrows)
         self._addresses: dict[int, int] = {}
 
     def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
@@ -85,11 +85,14 @@ class Kernel:
         parallel.run_parts(trampoline, address, parts)
 
 
-def kernel(function: Callable[..., Any] | None = None, *, variant: str = "") -> Any:
-    """Decorator: make a :class:`Kernel` of a function whose last arguments are ``part, parts``."""
+def kernel(function: Callable[..., Any] | None = None, *, variant: str = "", borrows: bool = False) -> Any:
+    """Decorator: make a :class:`Kernel` of a function whose last arguments are ``part, parts``.
+
+    variant, borrows: see :func:`jit`.
+    """
     if function is None:
-        return lambda f: Kernel(f, variant)
-    return Kernel(function, variant)
+        return lambda f: Kernel(f, variant, borrows)
+    return Kernel(function, variant, borrows)
 
 
 def parts_for(work: float) -> int:

@@ -29,6 +29,7 @@ All intrinsics take an array and an offset in elements; none checks bounds.
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ from numba.extending import intrinsic, models, register_model
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
+CHUNK = 16  # columns that ``store_apart`` leaves beside each other
+
 
 class Target(NamedTuple):
     """What the code that Numba generates may use."""
@@ -51,36 +54,13 @@ class Target(NamedTuple):
     dot_bfloat16: bool = False  # one instruction for 16 sums of two products of bfloat16 numbers
 
 
-_AVX512_NAMES: tuple[str, ...] = (
-    "avx512",
-    "icelake",
-    "tigerlake",
-    "rocketlake",
-    "cannonlake",
-    "cascadelake",
-    "cooperlake",
+_AVX512_NAMES = re.compile(
+    "avx512|icelake|tigerlake|rocketlake|cannonlake|cascadelake|cooperlake|sapphirerapids|emeraldrapids|graniterapids"
+    "|diamondrapids|knl|knm|znver4|znver5"
 )
-_AVX512_NAMES += (
-    "sapphirerapids",
-    "emeraldrapids",
-    "graniterapids",
-    "diamondrapids",
-    "knl",
-    "knm",
-    "znver4",
-    "znver5",
+_AVX2_NAMES = re.compile(
+    "haswell|broadwell|skylake|alderlake|raptorlake|meteorlake|arrowlake|lunarlake|znver[123]|core-avx2|x86-64-v3"
 )
-_AVX2_NAMES: tuple[str, ...] = (
-    "haswell",
-    "broadwell",
-    "skylake",
-    "alderlake",
-    "raptorlake",
-    "meteorlake",
-    "arrowlake",
-    "lunarlake",
-)
-_AVX2_NAMES += ("znver1", "znver2", "znver3", "core-avx2", "x86-64-v3")
 
 
 def target_of(triple: str, name: str, features: str) -> Target:
@@ -91,9 +71,9 @@ def target_of(triple: str, name: str, features: str) -> Target:
         return Target(4, 16, False)
     enabled = {f[1:] for f in features.split(",") if f.startswith("+")}
     disabled = {f[1:] for f in features.split(",") if f.startswith("-")}
-    if "avx512f" in enabled or ("avx512f" not in disabled and any(n in name for n in _AVX512_NAMES)):
+    if "avx512f" in enabled or ("avx512f" not in disabled and _AVX512_NAMES.search(name)):
         return Target(16, 32, True, "avx512bf16" in enabled)
-    if {"avx2", "fma"} <= enabled or ("avx2" not in disabled and any(n in name for n in _AVX2_NAMES)):
+    if {"avx2", "fma"} <= enabled or ("avx2" not in disabled and _AVX2_NAMES.search(name)):
         return Target(8, 16, True)
     return Target(8 if "avx" in enabled else 4, 16, False)
 
@@ -197,6 +177,7 @@ class Tile(NamedTuple):
     add: Any  # add(tile, m, mi, stride) -> tile: tile[r, c] += m[mi + r*stride + c]
     store: Any  # store(tile, m, mi, stride): m[mi + r*stride + c] = tile[r, c]
     stream: Any  # like store, past the caches: rows start at multiples of a vector's bytes
+    store_apart: Any  # store_apart(tile, m, mi, stride, apart): 16 columns together, the next 16 ``apart`` on
     add_row: Any  # add_row(tile, v, vi) -> tile: tile[r, c] += v[vi + c]
     relu: Any  # relu(tile) -> tile: negative elements become 0, NaN stays
     fma_at: Any  # fma_at(tile, at, i, k, b, bi) -> tile: tile[r, c] += (number k at address at[i + r]) * b[bi + c]
@@ -398,6 +379,20 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return intrinsic(store)
 
     @intrinsic
+    def store_apart(typing: Any, acc: Any, c: Any, ci: Any, stride: Any, apart: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            acc, c, ci, stride, apart = args
+            base = pointer_to(context, builder, signature.args[1], c, ci)
+            for r, v, place in places:
+                jump, column = divmod(v * lanes, CHUNK)
+                offset = builder.add(builder.mul(stride, const(r)), builder.mul(apart, const(jump)))
+                address = builder.gep(base, [builder.add(offset, const(column))])
+                store_sums(builder, signature.args[1], address, builder.extract_value(acc, place), False)
+            return context.get_dummy_value()
+
+        return types.void(kind, c, types.intp, types.intp, types.intp), generate
+
+    @intrinsic
     def add_row(typing: Any, acc: Any, row: Any, ri: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             acc, row, ri = args
@@ -421,7 +416,7 @@ def tile(dtype: str, rows: int, vectors: int) -> Tile:
         return kind(kind), generate
 
     name = f"{dtype}x{lanes}-{rows}x{vectors}"
-    plain = (zero, fma, load, add, storing(False), storing(True), add_row, relu)
+    plain = (zero, fma, load, add, storing(False), storing(True), store_apart, add_row, relu)
     return Tile(name, rows, vectors, vectors * lanes, *plain, fma_at, add_at, store_at)
 
 

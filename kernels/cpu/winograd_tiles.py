@@ -7,9 +7,11 @@ after the other: 36 instead of 144. With the matrices B (6x6), G (6x3) and A (6x
     y = A' [ (G g G') * (B' d B) ] A          d: 6x6 inputs, g: 3x3 weights, y: 4x4 outputs, *: element by element
 
 (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016). The sum over channels may be taken
-before A' and A, which makes 36 matrix products of the element-by-element one. Each function here applies one
-matrix to one line of a tile; twice applied, to columns and then to rows, it transforms the tile. The gradient of
-the weights is the same formula read backwards: G' [ sum over tiles of (B' d B) * (A gy A') ] G.
+before A' and A, which makes 36 matrix products of the element-by-element one. The gradient of the weights is the
+same formula read backwards: G' [ sum over tiles of (B' d B) * (A gy A') ] G.
+
+Each ``*_line`` here applies one matrix to one line of a tile, given and returned as a tuple of vectors; twice
+applied, to columns and then to rows, it transforms the tile.
 
 The points are 0, infinity, +-P and +-Q. The textbook's +-1 and +-2 lose more digits: with 5/8 and 3/2 the
 error is half as large (Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution",
@@ -18,17 +20,19 @@ error is half as large (Barabasz et al., "Error analysis and improving the accur
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import LANES, fma, load, splat, store
+from minidl.kernels.cpu.lanes import LANES, fma, splat
+from minidl.kernels.cpu.lines import lines
 
 OUTPUT = 4  # outputs of a tile in each direction
 TILE = 6  # inputs of a tile in each direction, and points
 POINTS = TILE * TILE
-SCRATCH = 2 * POINTS * LANES  # elements that transforming a tile of 16 channels needs beside it
+SCRATCH = POINTS * LANES  # elements that transforming a tile of 16 channels needs beside it
 
 P, Q = 5 / 8, 3 / 2
 _one = np.float32  # constants of the compiled functions must be float32 like their vectors
@@ -60,9 +64,10 @@ def matrices() -> tuple[Any, Any, Any]:
     return np.array(b_t), np.array([*g, [0, 0, 1]]), a_m.T
 
 
-@jit
-def input_line(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:
+@jit(borrows=True)
+def input_line(d: Any) -> Any:
     """B' d."""
+    d0, d1, d2, d3, d4, d5 = d
     even_p, odd_p = fma(splat(-_QQ), d2, d4), splat(_P) * fma(splat(-_QQ), d1, d3)
     even_q, odd_q = fma(splat(-_PP), d2, d4), splat(_Q) * fma(splat(-_PP), d1, d3)
     first = fma(splat(_PPQQ), d0, fma(splat(-_SUM), d2, d4))
@@ -70,9 +75,10 @@ def input_line(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:
     return first, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, last
 
 
-@jit
-def output_line(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
+@jit(borrows=True)
+def output_line(m: Any) -> Any:
     """A' m."""
+    m0, m1, m2, m3, m4, m5 = m
     even_p, odd_p, even_q, odd_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     y1 = fma(splat(_P), odd_p, splat(_Q) * odd_q)
     y2 = fma(splat(_PP), even_p, splat(_QQ) * even_q)
@@ -80,25 +86,28 @@ def output_line(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
     return m0 + even_p + even_q, y1, y2, y3
 
 
-@jit
-def weight_line(g0: Any, g1: Any, g2: Any) -> Any:
+@jit(borrows=True)
+def weight_line(g: Any) -> Any:
     """G g."""
+    g0, g1, g2 = g
     even_p, odd_p = fma(splat(_GP2), g2, splat(_GP0) * g0), splat(_GP1) * g1
     even_q, odd_q = fma(splat(_GQ2), g2, splat(_GQ0) * g0), splat(_GQ1) * g1
     return splat(_AT_0) * g0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g2
 
 
-@jit
-def gradient_line(y0: Any, y1: Any, y2: Any, y3: Any) -> Any:
+@jit(borrows=True)
+def gradient_line(y: Any) -> Any:
     """A y."""
+    y0, y1, y2, y3 = y
     even_p, odd_p = fma(splat(_PP), y2, y0), splat(_P) * fma(splat(_PP), y3, y1)
     even_q, odd_q = fma(splat(_QQ), y2, y0), splat(_Q) * fma(splat(_QQ), y3, y1)
     return y0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y3
 
 
-@jit
-def weight_gradient_line(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
+@jit(borrows=True)
+def weight_gradient_line(m: Any) -> Any:
     """G' m."""
+    m0, m1, m2, m3, m4, m5 = m
     even_p, odd_p, even_q, odd_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     k0 = fma(splat(_AT_0), m0, fma(splat(_GP0), even_p, splat(_GQ0) * even_q))
     k1 = fma(splat(_GP1), odd_p, splat(_GQ1) * odd_q)
@@ -106,147 +115,48 @@ def weight_gradient_line(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -
     return k0, k1, k2
 
 
-@jit
-def transform_input(
-    a: Any, at: int, row: int, col: int, scratch: Any, free: int, v: Any, to: int, step: int
-) -> None:
-    """B' d B of 16 channels of the 6x6 pixels at a[at + i*row + j*col]; value (i, j) goes to v[to + (6i+j)*step].
+def on_columns(apply: Callable[..., Any], length: int, results: int) -> Any:
+    """A function that transforms the columns of a tile of 16 channels.
 
-    scratch[free:] lends room for 36 vectors.
+    Args:
+        apply: from lines of ``length`` vectors to lines of ``results``.
+
+    Returns:
+        columns(a, at, row, col, count, out, to, out_row): transform ``count`` columns of the values at
+        a[at + i*row + j*col]; value (i, j) goes to out[to + i*out_row + j*LANES].
     """
-    for j in range(TILE):
-        x = at + j * col
-        d0, d1, d2 = load(a, x), load(a, x + row), load(a, x + 2 * row)
-        d3, d4, d5 = load(a, x + 3 * row), load(a, x + 4 * row), load(a, x + 5 * row)
-        r0, r1, r2, r3, r4, r5 = input_line(d0, d1, d2, d3, d4, d5)
-        s = free + j * LANES
-        store(scratch, s, r0)
-        store(scratch, s + 6 * LANES, r1)
-        store(scratch, s + 12 * LANES, r2)
-        store(scratch, s + 18 * LANES, r3)
-        store(scratch, s + 24 * LANES, r4)
-        store(scratch, s + 30 * LANES, r5)
-    for i in range(TILE):
-        s = free + i * TILE * LANES
-        d0, d1, d2 = load(scratch, s), load(scratch, s + LANES), load(scratch, s + 2 * LANES)
-        d3, d4, d5 = load(scratch, s + 3 * LANES), load(scratch, s + 4 * LANES), load(scratch, s + 5 * LANES)
-        r0, r1, r2, r3, r4, r5 = input_line(d0, d1, d2, d3, d4, d5)
-        x = to + i * TILE * step
-        store(v, x, r0)
-        store(v, x + step, r1)
-        store(v, x + 2 * step, r2)
-        store(v, x + 3 * step, r3)
-        store(v, x + 4 * step, r4)
-        store(v, x + 5 * step, r5)
+    load_line, store_line = lines(length).load, lines(results).store
+
+    @jit(variant=apply.__name__, borrows=True)
+    def columns(a: Any, at: int, row: int, col: int, count: int, out: Any, to: int, out_row: int) -> None:
+        for j in range(count):
+            store_line(out, to + j * LANES, out_row, apply(load_line(a, at + j * col, row)))
+
+    return columns
 
 
-@jit
-def transform_weight(
-    w: Any, at: int, step: int, scratch: Any, free: int, u: Any, to: int, u_step: int
-) -> None:
-    """G g G' of 16 weights of each tap: tap (i, j) at w[at + (3i+j)*step], value (i, j) to u[to + (6i+j)*u_step]."""
-    for j in range(3):
-        x = at + j * step
-        r0, r1, r2, r3, r4, r5 = weight_line(load(w, x), load(w, x + 3 * step), load(w, x + 6 * step))
-        s = free + j * LANES
-        store(scratch, s, r0)
-        store(scratch, s + 3 * LANES, r1)
-        store(scratch, s + 6 * LANES, r2)
-        store(scratch, s + 9 * LANES, r3)
-        store(scratch, s + 12 * LANES, r4)
-        store(scratch, s + 15 * LANES, r5)
-    for i in range(TILE):
-        s = free + i * 3 * LANES
-        r0, r1, r2, r3, r4, r5 = weight_line(
-            load(scratch, s), load(scratch, s + LANES), load(scratch, s + 2 * LANES)
-        )
-        x = to + i * TILE * u_step
-        store(u, x, r0)
-        store(u, x + u_step, r1)
-        store(u, x + 2 * u_step, r2)
-        store(u, x + 3 * u_step, r3)
-        store(u, x + 4 * u_step, r4)
-        store(u, x + 5 * u_step, r5)
+def on_tile(apply: Callable[..., Any], length: int, results: int) -> Any:
+    """A function that transforms columns and rows of a tile of 16 channels.
+
+    Returns:
+        tile(a, at, row, col, scratch, free, out, to, step): transform the values at a[at + i*row + j*col]; value
+        (i, j) goes to out[to + (i*results + j)*step]. scratch[free:] lends room.
+    """
+    columns = on_columns(apply, length, results)
+    load_line, store_line = lines(length).load, lines(results).store
+
+    @jit(variant=apply.__name__, borrows=True)
+    def tile(
+        a: Any, at: int, row: int, col: int, scratch: Any, free: int, out: Any, to: int, step: int
+    ) -> None:
+        columns(a, at, row, col, length, scratch, free, length * LANES)
+        for i in range(results):
+            line = load_line(scratch, free + i * length * LANES, LANES)
+            store_line(out, to + i * results * step, step, apply(line))
+
+    return tile
 
 
-@jit
-def output_columns(m: Any, at: int, step: int, scratch: Any, free: int) -> None:
-    """A' m of 16 channels of the 6x6 values at m[at + (6i+j)*step]: 4 rows of 6 vectors, to scratch[free:]."""
-    for j in range(TILE):
-        x = at + j * step
-        m0, m1, m2 = load(m, x), load(m, x + 6 * step), load(m, x + 12 * step)
-        m3, m4, m5 = load(m, x + 18 * step), load(m, x + 24 * step), load(m, x + 30 * step)
-        y0, y1, y2, y3 = output_line(m0, m1, m2, m3, m4, m5)
-        s = free + j * LANES
-        store(scratch, s, y0)
-        store(scratch, s + 6 * LANES, y1)
-        store(scratch, s + 12 * LANES, y2)
-        store(scratch, s + 18 * LANES, y3)
-
-
-@jit
-def output_row(scratch: Any, free: int, i: int, y: Any, to: int) -> None:
-    """Row i of the 4x4 outputs whose columns are in scratch[free:], to y[to:]: 4 vectors."""
-    s = free + i * TILE * LANES
-    m0, m1, m2 = load(scratch, s), load(scratch, s + LANES), load(scratch, s + 2 * LANES)
-    m3, m4, m5 = load(scratch, s + 3 * LANES), load(scratch, s + 4 * LANES), load(scratch, s + 5 * LANES)
-    y0, y1, y2, y3 = output_line(m0, m1, m2, m3, m4, m5)
-    store(y, to, y0)
-    store(y, to + LANES, y1)
-    store(y, to + 2 * LANES, y2)
-    store(y, to + 3 * LANES, y3)
-
-
-@jit
-def transform_gradient(
-    a: Any, at: int, row: int, col: int, scratch: Any, free: int, v: Any, to: int, step: int
-) -> None:
-    """A gy A' of 16 channels of the 4x4 pixels at a[at + i*row + j*col]; value (i, j) goes to v[to + (6i+j)*step]."""
-    for j in range(OUTPUT):
-        x = at + j * col
-        y0, y1, y2, y3 = load(a, x), load(a, x + row), load(a, x + 2 * row), load(a, x + 3 * row)
-        r0, r1, r2, r3, r4, r5 = gradient_line(y0, y1, y2, y3)
-        s = free + j * LANES
-        store(scratch, s, r0)
-        store(scratch, s + 4 * LANES, r1)
-        store(scratch, s + 8 * LANES, r2)
-        store(scratch, s + 12 * LANES, r3)
-        store(scratch, s + 16 * LANES, r4)
-        store(scratch, s + 20 * LANES, r5)
-    for i in range(TILE):
-        s = free + i * OUTPUT * LANES
-        y0, y1 = load(scratch, s), load(scratch, s + LANES)
-        y2, y3 = load(scratch, s + 2 * LANES), load(scratch, s + 3 * LANES)
-        r0, r1, r2, r3, r4, r5 = gradient_line(y0, y1, y2, y3)
-        x = to + i * TILE * step
-        store(v, x, r0)
-        store(v, x + step, r1)
-        store(v, x + 2 * step, r2)
-        store(v, x + 3 * step, r3)
-        store(v, x + 4 * step, r4)
-        store(v, x + 5 * step, r5)
-
-
-@jit
-def weight_gradient_back(
-    m: Any, at: int, step: int, scratch: Any, free: int, w: Any, to: int, w_step: int
-) -> None:
-    """G' m G of 16 weights of the 6x6 sums at m[at + (6i+j)*step]; tap (i, j) goes to w[to + (3i+j)*w_step]."""
-    for j in range(TILE):
-        x = at + j * step
-        m0, m1, m2 = load(m, x), load(m, x + 6 * step), load(m, x + 12 * step)
-        m3, m4, m5 = load(m, x + 18 * step), load(m, x + 24 * step), load(m, x + 30 * step)
-        k0, k1, k2 = weight_gradient_line(m0, m1, m2, m3, m4, m5)
-        s = free + j * LANES
-        store(scratch, s, k0)
-        store(scratch, s + 6 * LANES, k1)
-        store(scratch, s + 12 * LANES, k2)
-    for i in range(3):
-        s = free + i * TILE * LANES
-        m0, m1, m2 = load(scratch, s), load(scratch, s + LANES), load(scratch, s + 2 * LANES)
-        m3, m4, m5 = load(scratch, s + 3 * LANES), load(scratch, s + 4 * LANES), load(scratch, s + 5 * LANES)
-        k0, k1, k2 = weight_gradient_line(m0, m1, m2, m3, m4, m5)
-        x = to + i * 3 * w_step
-        store(w, x, k0)
-        store(w, x + w_step, k1)
-        store(w, x + 2 * w_step, k2)
+transform_weight = on_tile(weight_line, 3, TILE)  # G g G'
+weight_gradient_back = on_tile(weight_gradient_line, TILE, 3)  # G' m G
+output_columns = on_columns(output_line, TILE, OUTPUT)  # A' m

@@ -10,132 +10,85 @@ on the shape alone; the slices' gradients are added in order, so that threads do
 the outside in::
 
     slice of the tiles
-      transform inputs and output gradients     v (36, tiles, C), s (36, tiles, O)    in the L3 cache
-      block of C, block of O
-        for each of the 36 points
-          register tile of channels x outputs   accumulators in registers: all tiles of the slice
-        transform the sums back                 m (36, block of C, block of O)        in the L2 cache
+      block of tiles
+        transform inputs and output gradients   v (36, tiles, C), s (36, tiles, O)    in the L2 or L3 cache
+        block of C, block of O
+          for each of the 36 points
+            register tile of channels x outputs accumulators in registers: all tiles of the block
+      transform the sums back                   m (36, block of C, block of O)        in the L2 cache
 
-So no sum ever waits in memory for more tiles to come.
+With few channels a block of tiles is what the L2 cache holds, and the sums wait there for the next block. With many
+channels the sums are large, and the block is the whole slice.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
-from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import LANES, load, store
-from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
+from minidl.kernels.cpu.lanes import LANES
+from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, even_split, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
 from minidl.kernels.cpu.weight_grad import share_out
 from minidl.kernels.cpu.weights import collect_weight, output_places
-from minidl.kernels.cpu.winograd import (
-    AHEAD,
-    INPUT,
-    OUTPUT_BACK,
-    PRODUCTS,
-    applies_winograd,
-    crowded,
-    fetch_ahead,
-    tile_place,
-    transform_block,
+from minidl.kernels.cpu.winograd import INPUT, OUTPUT_BACK, PRODUCTS, applies_winograd
+from minidl.kernels.cpu.winograd_blocks import (
+    Layout,
+    Picture,
+    Tiles,
+    by_tile,
+    pictures_of,
+    strip_elements,
+    tiles_of,
+    transform_gradients,
+    transform_inputs,
 )
-from minidl.kernels.cpu.winograd_tiles import (
-    OUTPUT,
-    POINTS,
-    SCRATCH,
-    transform_gradient,
-    weight_gradient_back,
-)
+from minidl.kernels.cpu.winograd_tiles import POINTS, SCRATCH, TILE, weight_gradient_back
 from minidl.kernels.reference.checks import Array
 
 SLICE_BYTES = 4 << 20  # of transformed inputs and output gradients of a slice
 SLICE_TILES = 128  # at least; fewer would not pay for transforming the sums back
 MOST_SLICES = 16
 BLOCK = 64  # channels, and outputs, whose sums are transformed back at once
+L2_BYTES = 800 << 10  # what the operands and sums of a block of tiles may take there
+FEWEST = 24  # tiles of a block, for which it pays to read sums again
 
 
 class GradientGrid(NamedTuple):
-    """The tiles of a weight gradient, and where their operands lie; numbers of elements. See winograd.Grid."""
+    """How the tiles are dealt out, and where a part's operands lie; numbers of elements."""
 
-    images: int
-    source_h: int
-    source_w: int
-    channels: int
-    pad_top: int
-    pad_left: int
-    rows: int  # of the output
-    cols: int
-    outputs: int
-    down: int  # tiles of an image
-    across: int
     slices: int
-    v_pitch: int  # from one tile's inputs to the next tile's
-    v_step: int  # from one point to the next
-    s_pitch: int
-    s_step: int
-    m_step: int
+    block: int  # tiles transformed at once
     v_size: int
     s_size: int
     m_size: int
-
-
-@jit
-def transform_gradients(
-    g: GradientGrid,
-    gy: Any,
-    first: int,
-    last: int,
-    low: int,
-    high: int,
-    scratch: Any,
-    free: int,
-    s: Any,
-    base: int,
-) -> None:
-    """Transform the channels low..high-1 of the output gradients of the tiles first..last-1 to s[base:].
-
-    Pixels outside the image are 0.
-    """
-    patch = free + POINTS * LANES
-    row = g.cols * g.outputs
-    for tile in range(first, last):
-        n, top, left = tile_place(g, tile)
-        height, across = min(OUTPUT, g.rows - top), min(OUTPUT, g.cols - left)
-        at = ((n * g.rows + top) * g.cols + left) * g.outputs + low
-        to = base + (tile - first) * g.s_pitch
-        fetch_ahead(gy, at + AHEAD * OUTPUT * g.outputs, row, g.outputs, high - low)
-        if height == OUTPUT and across == OUTPUT:
-            for c in range(0, high - low, LANES):
-                transform_gradient(gy, at + c, row, g.outputs, scratch, free, s, to + c, g.s_step)
-        else:
-            for k in range(patch, patch + OUTPUT * OUTPUT * LANES):
-                scratch[k] = 0
-            for c in range(0, high - low, LANES):
-                for i in range(height):
-                    for j in range(across):
-                        pixel = load(gy, at + i * row + j * g.outputs + c)
-                        store(scratch, patch + (i * OUTPUT + j) * LANES, pixel)
-                transform_gradient(scratch, patch, OUTPUT * LANES, LANES, scratch, free, s, to + c, g.s_step)
+    scratch: int
 
 
 @functools.cache
 def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
     """Winograd's weight gradient with a register tile of ``rows`` channels x ``vectors`` registers of outputs.
 
-    Arguments of the kernel: the grid; the flat source and output gradient; room for v, s, m and scratch, for each
-    part; the gradients of each slice, (slices, panels, 9 taps, C, cols); how many parts share the slices.
+    Arguments of the kernel: the grid, the tiles, the source and the output gradient; layouts of v, s and m; the flat
+    source and output gradient; room for v, s, m and scratch, for each part; the gradients of each slice, (slices,
+    panels, 9 taps, C, cols); how many parts share the slices.
     """
     tile = simd.tile("float32", rows, vectors)
-    zero, fma, put, cols = tile.zero, tile.fma, tile.store, tile.cols
+    zero, fma, put, add, cols = tile.zero, tile.fma, tile.store, tile.add, tile.cols
 
-    @kernel(variant=tile.name)
+    @kernel(variant=tile.name, borrows=True)
     def winograd_weight(
         g: GradientGrid,
+        tiles: Tiles,
+        read: Picture,
+        given: Picture,
+        vl: Layout,
+        sl: Layout,
+        ml: Layout,
         source: Any,
         gy: Any,
         vs: Any,
@@ -147,45 +100,62 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
         part: int,
         parts: int,
     ) -> None:
-        tiles = g.images * g.down * g.across
-        panels = -(-g.outputs // cols)
+        panels = -(-given.channels // cols)
         slice_first, slice_last = share(g.slices, part % slice_parts, slice_parts)
         panel_first, panel_last = share(panels, part // slice_parts, parts // slice_parts)
-        low, high = panel_first * cols, min(panel_last * cols, g.outputs)
-        v_base, s_base, m_base, free = part * g.v_size, part * g.s_size, part * g.m_size, part * SCRATCH
+        low, high = panel_first * cols, min(panel_last * cols, given.channels)
+        v_base, s_base, m_base, free = part * g.v_size, part * g.s_size, part * g.m_size, part * g.scratch
         for piece in range(slice_first, slice_last):
-            first, last = share(tiles, piece, g.slices)
-            transform_block(g, source, first, last, scratch, free, vs, v_base)
-            transform_gradients(g, gy, first, last, low, high, scratch, free, ss, s_base)
-            for o in range(low, high, BLOCK):
-                width = min(BLOCK, high - o)
-                for c in range(0, g.channels, BLOCK):
-                    height = min(BLOCK, g.channels - c)
-                    for point in range(POINTS):
-                        for x in range(0, width, cols):
-                            for y in range(0, height, rows):
-                                i = min(y, height - rows)  # a last tile repeats rows rather than end early
-                                a = v_base + point * g.v_step + c + i
-                                b = s_base + point * g.s_step + o - low + x
-                                acc = zero()
-                                for t in range(last - first):
-                                    acc = fma(acc, vs, a + t * g.v_pitch, 1, ss, b + t * g.s_pitch)
-                                put(acc, ms, m_base + point * g.m_step + i * BLOCK + x, BLOCK)
-                    for i in range(height):
-                        for x in range(0, width, LANES):
-                            panel = (o + x) // cols
-                            to = (piece * panels + panel) * 9 * g.channels * cols + (c + i) * cols
-                            to += o + x - panel * cols
-                            at = m_base + i * BLOCK + x
-                            weight_gradient_back(
-                                ms, at, g.m_step, scratch, free, partial, to, g.channels * cols
-                            )
+            start, end = share(tiles.images * tiles.down * tiles.across, piece, g.slices)
+            for first in range(start, end, g.block):
+                last = min(first + g.block, end)
+                transform_inputs(
+                    tiles, read, source, first, last, 0, read.channels, scratch, free, vs, v_base, vl
+                )
+                transform_gradients(tiles, given, gy, first, last, low, high, scratch, free, ss, s_base, sl)
+                for o in range(low, high, BLOCK):
+                    width = min(BLOCK, high - o)
+                    for c in range(0, read.channels, BLOCK):
+                        height = min(BLOCK, read.channels - c)
+                        for point in range(POINTS):
+                            for x in range(0, width, cols):
+                                for y in range(0, height, rows):
+                                    i = min(
+                                        y, height - rows
+                                    )  # a last tile repeats rows rather than end early
+                                    a = v_base + point * vl.step + c + i
+                                    b = s_base + point * sl.step + o - low + x
+                                    home = m_base + point * ml.step + i * ml.pitch + x
+                                    acc = zero()
+                                    for t in range(last - first):
+                                        acc = fma(acc, vs, a + t * vl.pitch, 1, ss, b + t * sl.pitch)
+                                    if first > start:
+                                        acc = add(acc, ms, home, ml.pitch)
+                                    put(acc, ms, home, ml.pitch)
+                        if last < end:
+                            continue
+                        for i in range(height):
+                            for x in range(0, width, LANES):
+                                panel = (o + x) // cols
+                                to = (piece * panels + panel) * 9 * read.channels * cols + (c + i) * cols
+                                to += o + x - panel * cols
+                                at = m_base + i * ml.pitch + x
+                                step = read.channels * cols
+                                weight_gradient_back(
+                                    ms, at, TILE * ml.step, ml.step, scratch, free, partial, to, step
+                                )
 
     return winograd_weight
 
 
 class WinogradWeightPlan(NamedTuple):
     grid: GradientGrid
+    tiles: Tiles
+    read: Picture
+    given: Picture
+    v: Layout
+    s: Layout
+    m: Layout
     kernel: Kernel
     cols: int
     panels: int
@@ -196,7 +166,7 @@ def takes_winograd_weight(source: Source, window: Window, outputs: int, algorith
     """Whether to take Winograd's weight gradient; see :func:`winograd.takes_winograd`."""
     if not applies_winograd(source, window, outputs) or algorithm == "direct":
         return False
-    tiles = source.images * ceil_div(window.rows, OUTPUT) * ceil_div(window.cols, OUTPUT)
+    tiles = math.prod(tiles_of(source, window))
     weights = source.channels * outputs
     direct = source.images * window.rows * window.cols * 9 * weights / PRODUCTS
     back = BACK * count_slices(tiles, source, outputs) * weights
@@ -218,8 +188,20 @@ def count_slices(tiles: int, source: Source, outputs: int) -> int:
     return slices
 
 
-def weight_tile_shape(channels: int, outputs: int) -> TileShape:
-    """The register tile with the largest share of useful arithmetic."""
+def count_block(tiles: int, channels: int, outputs: int) -> int:
+    """How many of a slice's tiles to transform at once: all, or as many as stay in the L2 cache beside their sums."""
+    if channels > BLOCK or outputs > BLOCK:
+        return tiles  # the sums of one block of channels wait at a time
+    per_tile = POINTS * 4 * (channels + outputs)
+    fitting = (L2_BYTES - POINTS * 4 * channels * outputs) // per_tile
+    return even_split(tiles, fitting) if fitting >= FEWEST else tiles
+
+
+def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
+    """The register tile with the largest share of useful arithmetic.
+
+    again: sums are read again; then no tile may repeat rows of another, which would be added twice.
+    """
     lanes = target().float_lanes
 
     def useful(shape: TileShape) -> float:
@@ -228,44 +210,34 @@ def weight_tile_shape(channels: int, outputs: int) -> TileShape:
         whole = ceil_div(height, shape.rows) * shape.rows * ceil_div(outputs, wide) * wide
         return shape.speed * height * outputs / whole
 
-    return max((s for s in tile_shapes() if s.rows != 7), key=useful)
+    return max((s for s in tile_shapes() if s.rows != 7 and not (again and LANES % s.rows)), key=useful)
 
 
 @functools.lru_cache(maxsize=4096)
 def plan_winograd_weight(source: Source, window: Window, outputs: int) -> WinogradWeightPlan:
     """Choose slices and register tile by the shape alone, never by the number of threads."""
-    shape = weight_tile_shape(source.channels, outputs)
+    channels = source.channels
+    tiles = tiles_of(source, window)
+    slices = count_slices(math.prod(tiles), source, outputs)
+    longest = ceil_div(math.prod(tiles), slices)
+    block = count_block(longest, channels, outputs)
+    shape = weight_tile_shape(channels, outputs, again=block < longest)
     cols = shape.vectors * target().float_lanes
     panels = ceil_div(outputs, cols)
-    down, across = ceil_div(window.rows, OUTPUT), ceil_div(window.cols, OUTPUT)
-    tiles = source.images * down * across
-    slices = count_slices(tiles, source, outputs)
-    longest = ceil_div(tiles, slices)
-    v_pitch, s_pitch = crowded(source.channels), crowded(panels * cols)
-    v_step, s_step, m_step = crowded(longest * v_pitch), crowded(longest * s_pitch), crowded(BLOCK * BLOCK)
+    v, s = by_tile(block, channels), by_tile(block, panels * cols)
+    m = by_tile(min(BLOCK, channels), min(BLOCK, panels * cols))
     grid = GradientGrid(
-        images=source.images,
-        source_h=source.height,
-        source_w=source.width,
-        channels=source.channels,
-        pad_top=window.pad_top,
-        pad_left=window.pad_left,
-        rows=window.rows,
-        cols=window.cols,
-        outputs=outputs,
-        down=down,
-        across=across,
         slices=slices,
-        v_pitch=v_pitch,
-        v_step=v_step,
-        s_pitch=s_pitch,
-        s_step=s_step,
-        m_step=m_step,
-        v_size=POINTS * v_step,
-        s_size=POINTS * s_step,
-        m_size=POINTS * m_step,
+        block=block,
+        v_size=POINTS * v.step,
+        s_size=POINTS * s.step,
+        m_size=POINTS * m.step,
+        scratch=max(strip_elements(tiles), SCRATCH),
     )
-    return WinogradWeightPlan(grid, winograd_weight_kernel(shape.rows, shape.vectors), cols, panels)
+    kernel = winograd_weight_kernel(shape.rows, shape.vectors)
+    return WinogradWeightPlan(
+        grid, tiles, *pictures_of(source, window, outputs), v, s, m, kernel, cols, panels
+    )
 
 
 def winograd_weight_gradient(
@@ -289,12 +261,18 @@ def winograd_weight_gradient(
     launch(
         plan.kernel,
         g,
+        plan.tiles,
+        plan.read,
+        plan.given,
+        plan.v,
+        plan.s,
+        plan.m,
         source_array.reshape(-1),
         gy.reshape(-1),
         memory.empty(parts * g.v_size, dtype),
         memory.empty(parts * g.s_size, dtype),
         memory.empty(parts * g.m_size, dtype),
-        memory.empty(max(parts * SCRATCH, memory.SMALL), dtype),
+        memory.empty(max(parts * g.scratch, memory.SMALL), dtype),
         partial,
         slice_parts,
         parts=parts,

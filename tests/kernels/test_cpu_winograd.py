@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, runtime, winograd, winograd_tiles, winograd_weight
+from minidl.kernels.cpu import CPUBackend, runtime, winograd, winograd_blocks, winograd_tiles, winograd_weight
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.cpu.conv import forward_of
 from minidl.kernels.reference import ReferenceBackend
@@ -95,19 +95,24 @@ def test_the_transforms_apply_their_matrices() -> None:
     scratch = np.zeros(winograd_tiles.SCRATCH, np.float32)
     d = rng.normal(size=(6, 6, lanes)).astype(np.float32)
     v = np.zeros((6, 6, lanes), np.float32)
-    winograd_tiles.transform_input(d.reshape(-1), 0, 6 * lanes, lanes, scratch, 0, v.reshape(-1), 0, lanes)
+    image = winograd_blocks.Picture(6, 6, lanes, 0, 0)
+    one, packed = winograd_blocks.Tiles(1, 1, 1), winograd_blocks.by_lanes(1, lanes)
+    room = (scratch, 0, v.reshape(-1), 0, packed)
+    winograd_blocks.transform_inputs(one, image, d.reshape(-1), 0, 1, 0, lanes, *room)
     np.testing.assert_allclose(v, np.einsum("ik,klc,jl->ijc", b_t, d, b_t), atol=1e-5)
     w = rng.normal(size=(3, 3, lanes)).astype(np.float32)
-    winograd_tiles.transform_weight(w.reshape(-1), 0, lanes, scratch, 0, v.reshape(-1), 0, lanes)
+    winograd_tiles.transform_weight(w.reshape(-1), 0, 3 * lanes, lanes, scratch, 0, v.reshape(-1), 0, lanes)
     np.testing.assert_allclose(v, np.einsum("ik,klc,jl->ijc", g, w, g), atol=1e-5)
-    winograd_tiles.output_columns(d.reshape(-1), 0, lanes, scratch, 0)
     y = np.zeros((4, 4, lanes), np.float32)
-    for i in range(4):
-        winograd_tiles.output_row(scratch, 0, i, y.reshape(-1), i * 4 * lanes)
+    pixels = winograd_blocks.Picture(4, 4, lanes, 0, 0)
+    rest = (np.zeros(lanes, np.float32), y.reshape(-1), False, np.float32(-np.inf), y.reshape(-1), False)
+    winograd_blocks.finish_block(one, pixels, d.reshape(-1), 0, packed, 0, 1, 0, lanes, scratch, 0, *rest)
     np.testing.assert_allclose(y, np.einsum("ik,klc,jl->ijc", a_t, d, a_t), atol=2e-5)
-    winograd_tiles.transform_gradient(y.reshape(-1), 0, 4 * lanes, lanes, scratch, 0, v.reshape(-1), 0, lanes)
+    winograd_blocks.transform_gradients(one, pixels, y.reshape(-1), 0, 1, 0, lanes, *room)
     np.testing.assert_allclose(v, np.einsum("ki,klc,lj->ijc", a_t, y, a_t), rtol=1e-4, atol=1e-3)
-    winograd_tiles.weight_gradient_back(d.reshape(-1), 0, lanes, scratch, 0, w.reshape(-1), 0, lanes)
+    winograd_tiles.weight_gradient_back(
+        d.reshape(-1), 0, 6 * lanes, lanes, scratch, 0, w.reshape(-1), 0, lanes
+    )
     np.testing.assert_allclose(w, np.einsum("ki,klc,lj->ijc", g, d, g), atol=2e-5)
 
 
