@@ -67,9 +67,9 @@ class Convolution:
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
-        relu=True ends in max(y, 0). kept: a dictionary that stays with w as long as its values do: a back end may
-        keep there what it makes of them. statistics: a list that may get mean and biased variance (O,) of y's channels,
-        where a back end computes them along; else it stays empty, and batch_norm_stats has to be asked.
+        relu=True ends in max(y, 0). kept: a dictionary that stays with w and bias as long as their values do: a back
+        end may keep there what it makes of them. statistics: a list that may get mean and biased variance (O,) of y's
+        channels, where a back end computes them along; else it stays empty, and batch_norm_stats has to be asked.
 
         Sums over C are the array module's matrix product, sums over taps run in row order. Raises ValueError when
         shapes do not fit together.
