@@ -16,6 +16,7 @@ from minidl.kernels.cpu.loss import LossMixin
 from minidl.kernels.cpu.norm import NormMixin
 from minidl.kernels.cpu.optim import OptimMixin
 from minidl.kernels.cpu.pair_loss import PairLossMixin
+from minidl.kernels.cpu.place import PlaceMixin
 from minidl.kernels.cpu.pool import PoolMixin
 from minidl.kernels.reference import ReferenceBackend
 
@@ -30,6 +31,7 @@ class CPUBackend(
     PairLossMixin,
     ElementwiseMixin,
     OptimMixin,
+    PlaceMixin,
     ReferenceBackend,
 ):
     """Every kernel of docs/architecture.md for NumPy arrays; what no family here overrides is the reference's."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import carray, types
 
 from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.lanes import intrinsic
 from minidl.kernels.cpu.runtime import kernel, launch, share
 from minidl.kernels.reference.checks import Array
 
@@ -48,6 +51,23 @@ def _interleave(source: Any, target: Any, part: Any, parts: Any) -> None:
         for c in range(channels):
             for p in range(low, min(low + 128, pixels)):
                 target[image, p, c] = source[image, c, p]
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    """The address as a pointer to elements of the array ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.intp, like), generate
+
+
+@jit(inline="always")
+def elements(address: int, first: int, last: int, like: Any) -> Any:
+    """Elements first..last-1 of the array at an address, of the dtype of ``like``, counted from 0: LLVM then knows that
+    no index is negative, which vectors need."""
+    return carray(_pointer(address + first * like.itemsize, like), (last - first,))
 
 
 @kernel

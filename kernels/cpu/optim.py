@@ -10,33 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray, types
 
 from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import intrinsic
-from minidl.kernels.cpu.layout import dense, supported
+from minidl.kernels.cpu.layout import dense, elements, supported
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.gathered import GatheredOptimizers, Member, Numbers
 
 # Columns of the table: addresses of param, grad and the two states, and how many elements lie before the parameter.
 PARAM, GRAD, STATE0, STATE1, START = range(5)
-
-
-@intrinsic
-def _pointer(typing: Any, address: Any, like: Any) -> Any:
-    """The address as a pointer to elements of the array ``like``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(types.intp, like), generate
-
-
-@jit(inline="always")
-def _slice(address: int, first: int, last: int, like: Any) -> Any:
-    """Elements first..last-1 of the array at an address, of the dtype of ``like``, counted from 0: LLVM then knows that
-    no index is negative, which vectors need."""
-    return carray(_pointer(address + first * like.itemsize, like), (last - first,))
 
 
 @jit(inline="always")
@@ -65,8 +46,8 @@ def _sgd(
         first, last = _bounds(table, row, part, parts)
         if first >= last:
             continue
-        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
-        m = _slice(table[row, STATE0], first, last, like)
+        p, g = elements(table[row, PARAM], first, last, like), elements(table[row, GRAD], first, last, like)
+        m = elements(table[row, STATE0], first, last, like)
         for i in range(last - first):
             d = g[i] + decay * p[i]
             if heavy:
@@ -95,8 +76,11 @@ def _adam(
         first, last = _bounds(table, row, part, parts)
         if first >= last:
             continue
-        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
-        m, v = _slice(table[row, STATE0], first, last, like), _slice(table[row, STATE1], first, last, like)
+        p, g = elements(table[row, PARAM], first, last, like), elements(table[row, GRAD], first, last, like)
+        m, v = (
+            elements(table[row, STATE0], first, last, like),
+            elements(table[row, STATE1], first, last, like),
+        )
         for i in range(last - first):
             w = shrink * p[i]
             d = g[i] + decay * w
@@ -124,8 +108,11 @@ def _rmsprop(
         first, last = _bounds(table, row, part, parts)
         if first >= last:
             continue
-        p, g = _slice(table[row, PARAM], first, last, like), _slice(table[row, GRAD], first, last, like)
-        s, m = _slice(table[row, STATE0], first, last, like), _slice(table[row, STATE1], first, last, like)
+        p, g = elements(table[row, PARAM], first, last, like), elements(table[row, GRAD], first, last, like)
+        s, m = (
+            elements(table[row, STATE0], first, last, like),
+            elements(table[row, STATE1], first, last, like),
+        )
         for i in range(last - first):
             d = g[i] + decay * p[i]
             s[i] = alpha * s[i] + keep * (d * d)

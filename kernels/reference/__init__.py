@@ -20,6 +20,7 @@ from minidl.kernels.reference.loss import Losses
 from minidl.kernels.reference.norm import Normalisation
 from minidl.kernels.reference.optim import Optimizers
 from minidl.kernels.reference.pair_loss import PairLosses
+from minidl.kernels.reference.place import Placing
 from minidl.kernels.reference.pool import Pooling
 from minidl.kernels.reference.resample import Resampling
 from minidl.kernels.reference.scatter import Scattering
@@ -37,6 +38,7 @@ class ReferenceBackend(
     Windows,
     Resampling,
     Scattering,
+    Placing,
     Normalisation,
     Standardisation,
     Losses,

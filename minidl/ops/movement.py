@@ -12,6 +12,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.kernels import devices
+from minidl.kernels.reference.place import empty_in_order
 from minidl.ops._common import Array, axes, axis, expect_tensors
 from minidl.ops.promotion import cast, constant, result_type, widened
 from minidl.tensor import Tensor
@@ -65,10 +66,8 @@ class Pad(Function):
     def forward(self, x: Array) -> Array:
         shape = tuple(n + a + b for n, (a, b) in zip(x.shape, self.widths, strict=True))
         inner = tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, self.widths, strict=True))
-        out = _empty_like_layout(x, shape)
-        out[...] = self.value
-        out[inner] = x
         self.inner = inner
+        out: Array = kernels.backend(x).place(x, shape, inner, self.value)
         return out
 
     def backward(self, grad: Tensor) -> Tensor:
@@ -99,9 +98,11 @@ class Put(Function):
         self.index, self.shape = index, shape
 
     def forward(self, x: Array) -> Array:
-        once = _is_basic(self.index)
-        if not once:
+        if not _is_basic(self.index):
             return add_at(self.shape, self.index, x)
+        if _is_slices(self.index, x.ndim) and x.ndim == len(self.shape):
+            placed: Array = kernels.backend(x).place(x, self.shape, self.index)
+            return placed
         out = (
             devices.module_of(x).zeros(self.shape, x.dtype)
             if x.ndim != len(self.shape)
@@ -156,16 +157,13 @@ def _is_basic(index: Any) -> bool:
     )
 
 
-def _empty_like_layout(x: Array, shape: tuple[int, ...]) -> Array:
-    """Uninitialised, with the dimensions of ``x`` in the same order in memory (channels-last stays
-    channels-last)."""
-    order = sorted(range(x.ndim), key=lambda d: (-abs(x.strides[d]), d)) if x.size else list(range(x.ndim))
-    memory = kernels.backend(x).empty(tuple(shape[d] for d in order), x.dtype)
-    return memory.transpose(tuple(int(i) for i in np.argsort(order)))
+def _is_slices(index: Any, ndim: int) -> bool:
+    """Whether an index is a slice for each dimension."""
+    return isinstance(index, tuple) and len(index) == ndim and all(isinstance(p, slice) for p in index)
 
 
 def _zeros_like_layout(x: Array, shape: tuple[int, ...]) -> Array:
-    out = _empty_like_layout(x, shape)
+    out = empty_in_order(kernels.backend(x).empty, x, shape)
     out[...] = 0
     return out
 
