@@ -77,11 +77,9 @@ class Layout(NamedTuple):
 def lay_tile(
     g: Layout,
     tables: tuple[Any, Any, Any],
+    block: tuple[int, int, int, int],
+    bases: tuple[int, int],
     tile: int,
-    phase: tuple[int, int],
-    segments: tuple[int, int],
-    source_at: int,
-    zeros_at: int,
     rows: tuple[Any, Any],
     addresses: Any,
     out_at: Any,
@@ -92,12 +90,13 @@ def lay_tile(
 
     Args:
         tables: offsets, places and segments.
-        phase: its number of pixels and first place.
-        segments: the first and past the last.
+        block: of the reduction: pixels and first place of its phase, its first segment and past its last.
+        bases: the addresses of the first channel to read and of zeros.
         rows: a buffer for each row's bytes to its image and for its pixel there.
     """
+    pixels, first_place, first_segment, last_segment = block
+    source_at, zeros_at = bases
     offsets, places, pieces = tables
-    pixels, first_place = phase
     image, pixel = rows
     first = tile * out_at.size
     n, q = first // pixels, first % pixels
@@ -112,7 +111,7 @@ def lay_tile(
                 q = 0
                 n += 1
     to = 0
-    for s in range(segments[0], segments[1]):
+    for s in range(first_segment, last_segment):
         start, byte = pieces[s, 0], source_at + pieces[s, 1]
         for r in range(out_at.size):
             offset = number(offsets, start + number(pixel, r))
@@ -121,11 +120,11 @@ def lay_tile(
 
 
 @jit
-def fetch_tile(pieces: Any, segments: tuple[int, int], rows: int, itemsize: int, addresses: Any) -> None:
-    """Ask for what a tile will read."""
-    for s in range(segments[0], segments[1]):
+def fetch_tile(pieces: Any, first: int, last: int, rows: int, itemsize: int, addresses: Any) -> None:
+    """Ask for what a tile will read in the segments from first to before last."""
+    for s in range(first, last):
         for r in range(rows):
-            address = number(addresses, (s - segments[0]) * rows + r)
+            address = number(addresses, (s - first) * rows + r)
             for byte in range(0, pieces[s, 2] * itemsize, 64):
                 fetch(address + byte)
 
@@ -141,19 +140,17 @@ def finish_tile(dtype: str, rows: int, vectors: int) -> Any:
     @jit(variant=tile.name, forceinline=True)
     def finish(
         acc: Any,
-        width: int,
-        more: bool,
-        last: bool,
-        bias: Any,
         panel: int,
-        residual: Any,
-        plus: bool,
-        relu: bool,
+        width: int,
+        stage: tuple[bool, bool],
+        epilogue: tuple[Any, Any, bool, bool],
         out: Any,
         out_at: Any,
         at: int,
         edge: Any,
     ) -> None:
+        more, last = stage
+        bias, residual, plus, relu = epilogue
         if more:
             if width == cols:
                 acc = add_at(acc, out, out_at, at)
@@ -226,76 +223,35 @@ def indirect_kernel(dtype: str, rows: int, vectors: int) -> Kernel:
         edge = np.zeros(rows * cols, bias.dtype)  # for tiles of which only some columns count
         buffers = np.empty(rows, np.int64), np.empty(rows, np.int64)
         out_at, next_out = np.empty(rows, np.int64), np.empty(rows, np.int64)
-        addresses, ahead = (
-            np.empty(g.most_segments * rows, np.int64),
-            np.empty(g.most_segments * rows, np.int64),
-        )
-        tables = offsets, places, segments
+        addresses = np.empty(g.most_segments * rows, np.int64)
+        ahead = np.empty_like(addresses)
+        tables, bases = (offsets, places, segments), (source_at, zeros_at)
+        epilogue = bias, residual, plus, relu
         for chunk in range(chunk_first, chunk_last):
             for phase in range(phases.shape[0]):
                 pixels, block_first, block_last = phases[phase, 0], phases[phase, 2], phases[phase, 3]
-                own = pixels, phases[phase, 1]
                 tile_first, tile_last = share(-(-g.images * pixels // rows), chunk, g.chunks)
                 for block in range(block_first, block_last):
-                    more, last = block > block_first, block == block_last - 1
-                    span = blocks[block], blocks[block + 1]
+                    stage = block > block_first, block == block_last - 1
+                    first, end = blocks[block], blocks[block + 1]
+                    own = pixels, phases[phase, 1], first, end
                     for group in range(panel_first, panel_last, g.group_panels):
-                        lay_tile(
-                            *(
-                                g,
-                                tables,
-                                tile_first,
-                                own,
-                                span,
-                                source_at,
-                                zeros_at,
-                                buffers,
-                                addresses,
-                                out_at,
-                            )
-                        )
+                        lay_tile(g, tables, own, bases, tile_first, buffers, addresses, out_at)
                         for t in range(tile_first, tile_last):
                             if t + 1 < tile_last:
-                                lay_tile(
-                                    *(
-                                        g,
-                                        tables,
-                                        t + 1,
-                                        own,
-                                        span,
-                                        source_at,
-                                        zeros_at,
-                                        buffers,
-                                        ahead,
-                                        next_out,
-                                    )
-                                )
+                                lay_tile(g, tables, own, bases, t + 1, buffers, ahead, next_out)
                                 if phase == 0 and group == panel_first:
-                                    fetch_tile(segments, span, rows, bias.itemsize, ahead)
+                                    fetch_tile(segments, first, end, rows, bias.itemsize, ahead)
                             for panel in range(group, min(group + g.group_panels, panel_last)):
                                 acc = zero()
-                                for s in range(span[0], span[1]):
+                                for s in range(first, end):
                                     b = (panel * panel_rows + segments[s, 3]) * cols
-                                    row = (s - span[0]) * rows
+                                    row = (s - first) * rows
                                     for k in range(segments[s, 2]):
                                         acc = fma_at(acc, addresses, row, k, packed, b + k * cols)
                                 width = min(cols, outputs - panel * cols)
                                 at = out_first + panel * cols
-                                finish(
-                                    acc,
-                                    width,
-                                    more,
-                                    last,
-                                    bias,
-                                    panel,
-                                    residual,
-                                    plus,
-                                    relu,
-                                    out,
-                                    out_at,
-                                    at,
-                                    edge,
-                                )
+                                finish(acc, panel, width, stage, epilogue, out, out_at, at, edge)
                             addresses, ahead = ahead, addresses
                             out_at, next_out = next_out, out_at
 
