@@ -35,9 +35,10 @@ from minidl.kernels.cpu.winograd_blocks import (
     Tiles,
     by_lanes,
     crowded,
+    fetch_lines,
     finish_block,
     pictures_of,
-    rows_of,
+    rows_ahead,
     strip_elements,
     tiles_of,
     transform_inputs,
@@ -45,10 +46,7 @@ from minidl.kernels.cpu.winograd_blocks import (
 from minidl.kernels.cpu.winograd_tiles import OUTPUT, POINTS, SCRATCH, transform_weight
 from minidl.kernels.reference.checks import Array
 
-FEWEST, MOST = 28, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
-AHEAD = (
-    64 << 10
-)  # elements of the next block that are asked for ahead at most: they must not push out the weights
+FEWEST, MOST = 14, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
 STREAM_BYTES = 4 << 20  # outputs of this size are written past the caches, which does not read them first
 GROUP = 64  # outputs whose sums wait to be transformed back at once
 
@@ -83,14 +81,6 @@ def transform_weights(
     first, last = share(panels, part, parts)
     for panel in range(first, last):
         transform_panel(g, packed, panel, size, scratch, part * g.scratch, u, panel * g.u_size)
-
-
-@jit(borrows=True)
-def fetch_lines(a: Any, first: int, count: int, part: int, parts: int) -> None:
-    """Ask memory for one of so many parts of a[first : first + count]."""
-    start, end = share(count // LANES, part, parts)
-    for line in range(start, end):
-        fetch_far(address(a, first + line * LANES))
 
 
 @functools.cache
@@ -141,12 +131,7 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
                 tiles, read, source, first, last, 0, read.channels, scratch, free, vs, v_base, vl
             )
             u_share = weights.itemsize * (-(-cols * rows // (last - first)))
-            here = rows_of(tiles, read, last - 1)[1]
-            size = (
-                rows_of(tiles, read, min(last + g.block, count) - 1)[1] - here
-                if block + 1 < block_last
-                else 0
-            )
+            next_rows, size = rows_ahead(tiles, read, last, g.block)
             for group in range(panel_first, panel_last, g.group):
                 group_last = min(group + g.group, panel_last)
                 low, high = group * cols, min(group_last * cols, written.channels)
@@ -157,8 +142,8 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
                         at = u_base + (panel - group) * g.u_size
                         transform_panel(g, weights, panel, read.channels * cols, scratch, free, us, at)
                 for point in range(POINTS):
-                    if group == panel_first and size <= AHEAD:  # meanwhile the pixels of the next block come
-                        fetch_lines(source, here, size, point, POINTS)
+                    if group == panel_first:  # meanwhile the pixels of the next block come
+                        fetch_lines(source, next_rows, size, point, POINTS)
                     for panel in range(group_last - group):
                         b = u_base + panel * g.u_size + point * g.u_step
                         column = panel * cols
@@ -236,8 +221,13 @@ def tile_shape(outputs: int, tiles: int) -> TileShape:
 # Cycles of one core with two 16-lane multiply-adds in each, measured on AMD Zen 5. Only their ratios matter.
 PRODUCTS = 27.0  # products per cycle of the micro-kernel
 INPUT, OUTPUT_BACK, WEIGHT = 28.0, 12.0, 20.0  # cycles of transforming a channel of a tile, and one weight
-STREAM = 24.0  # bytes per cycle of transformed weights from the L3 cache
-L2_BYTES = 640 << 10  # for a block's inputs and sums beside the weights
+STREAM, NEAR = (
+    24.0,
+    64.0,
+)  # bytes per cycle from the L3 cache, and of weights in the L2 cache, asked for ahead
+L2_BYTES = (
+    512 << 10
+)  # for a block's inputs and sums; they miss the L2 cache in proportion, as it holds much else
 LARGE = 16 << 20  # bytes of transformed weights that do not stay in the L3 cache
 
 
@@ -297,7 +287,8 @@ def plan_winograd(
         blocks = ceil_div(ceil_div(tiles, block), chunk_parts)
         done, own = blocks * block, ceil_div(panels, panel_parts)
         products = done * own * cols * POINTS * source.channels / PRODUCTS
-        weights = blocks * own * u_step * POINTS * source.itemsize / STREAM
+        u_bytes = own * u_step * POINTS * source.itemsize
+        weights = blocks * u_bytes / (STREAM if u_bytes > 2 * L2_BYTES else NEAR)
         if large or (blocks == 1 and not kept):
             weights += blocks * own * cols * source.channels * WEIGHT
         elif not kept:
@@ -306,8 +297,7 @@ def plan_winograd(
         moved = block * POINTS * (source.channels + min(own * cols, GROUP)) * source.itemsize
         if panels == 1:  # sums take the place of inputs
             moved = block * POINTS * max(source.channels, cols) * source.itemsize
-        if moved > L2_BYTES:  # written to the L3 cache and read again
-            transforms += 2 * moved * blocks / STREAM
+        transforms += 2 * moved * blocks / STREAM * min(1, moved / L2_BYTES)  # written and read again
         return products + weights + transforms
 
     fewest = ceil_div(min(FEWEST, tiles), shape.rows)

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from minidl.kernels.cpu.compiler import jit
-from minidl.kernels.cpu.lanes import LANES, address, at_least, fetch, load, splat, store, stream
+from minidl.kernels.cpu.lanes import LANES, address, at_least, fetch, fetch_far, load, splat, store, stream
 from minidl.kernels.cpu.lines import lines
 from minidl.kernels.cpu.plan import Source, Window, ceil_div
+from minidl.kernels.cpu.runtime import share
 from minidl.kernels.cpu.winograd_tiles import (
     OUTPUT,
     TILE,
@@ -28,6 +29,10 @@ from minidl.kernels.cpu.winograd_tiles import (
     output_columns,
     output_line,
 )
+
+AHEAD = (
+    64 << 10
+)  # elements of the next block to ask for at most: they must not push the weights out of the cache
 
 
 class Tiles(NamedTuple):
@@ -97,12 +102,30 @@ def tile_place(tiles: Tiles, tile: int) -> tuple[int, int, int]:
 
 
 @jit(borrows=True)
-def rows_of(tiles: Tiles, p: Picture, tile: int) -> tuple[int, int]:
-    """First element, and element past the last one, of the rows of pixels that a tile reads."""
+def rows_end(tiles: Tiles, p: Picture, tile: int) -> int:
+    """Element past the last row of pixels that a tile reads."""
     n, top, _ = tile_place(tiles, tile)
-    row = p.width * p.channels
-    low, high = max(top - p.top, 0), min(max(top - p.top + TILE, 0), p.height)
-    return (n * p.height + low) * row, (n * p.height + high) * row
+    return (n * p.height + min(max(top - p.top + TILE, 0), p.height)) * p.width * p.channels
+
+
+@jit(borrows=True)
+def rows_ahead(tiles: Tiles, p: Picture, first: int, block: int) -> tuple[int, int]:
+    """First element and number of elements of the rows that ``block`` tiles from ``first`` on read and those before
+    do not; (0, 0) where there are none, or too many to ask for."""
+    count = tiles.images * tiles.down * tiles.across
+    if first >= count:
+        return 0, 0
+    start = rows_end(tiles, p, first - 1)
+    size = rows_end(tiles, p, min(first + block, count) - 1) - start
+    return (start, size) if size <= AHEAD else (0, 0)
+
+
+@jit(borrows=True)
+def fetch_lines(a: Any, first: int, count: int, part: int, parts: int) -> None:
+    """Ask memory for one of so many parts of a[first : first + count]."""
+    start, end = share(count // LANES, part, parts)
+    for line in range(start, end):
+        fetch_far(address(a, first + line * LANES))
 
 
 def on_block(apply: Callable[..., Any], size: int) -> Any:

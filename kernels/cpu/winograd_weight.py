@@ -41,7 +41,9 @@ from minidl.kernels.cpu.winograd_blocks import (
     Picture,
     Tiles,
     by_tile,
+    fetch_lines,
     pictures_of,
+    rows_ahead,
     strip_elements,
     tiles_of,
     transform_gradients,
@@ -54,8 +56,8 @@ SLICE_BYTES = 4 << 20  # of transformed inputs and output gradients of a slice
 SLICE_TILES = 128  # at least; fewer would not pay for transforming the sums back
 MOST_SLICES = 16
 BLOCK = 64  # channels, and outputs, whose sums are transformed back at once
-L2_BYTES = 800 << 10  # what the operands and sums of a block of tiles may take there
-FEWEST = 24  # tiles of a block, for which it pays to read sums again
+OPERAND_BYTES = 148 << 10  # of transformed inputs and output gradients of a block of tiles
+SUM_BYTES = 256 << 10  # sums that wait in the L2 cache for the next block of tiles
 
 
 class GradientGrid(NamedTuple):
@@ -113,11 +115,16 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
                     tiles, read, source, first, last, 0, read.channels, scratch, free, vs, v_base, vl
                 )
                 transform_gradients(tiles, given, gy, first, last, low, high, scratch, free, ss, s_base, sl)
+                x_rows, x_size = rows_ahead(tiles, read, last, g.block)
+                y_rows, y_size = rows_ahead(tiles, given, last, g.block)
                 for o in range(low, high, BLOCK):
                     width = min(BLOCK, high - o)
                     for c in range(0, read.channels, BLOCK):
                         height = min(BLOCK, read.channels - c)
                         for point in range(POINTS):
+                            if o == low and c == 0:  # meanwhile the pixels of the next block come
+                                fetch_lines(source, x_rows, x_size, point, POINTS)
+                                fetch_lines(gy, y_rows, y_size, point, POINTS)
                             for x in range(0, width, cols):
                                 for y in range(0, height, rows):
                                     i = min(
@@ -190,11 +197,9 @@ def count_slices(tiles: int, source: Source, outputs: int) -> int:
 
 def count_block(tiles: int, channels: int, outputs: int) -> int:
     """How many of a slice's tiles to transform at once: all, or as many as stay in the L2 cache beside their sums."""
-    if channels > BLOCK or outputs > BLOCK:
-        return tiles  # the sums of one block of channels wait at a time
-    per_tile = POINTS * 4 * (channels + outputs)
-    fitting = (L2_BYTES - POINTS * 4 * channels * outputs) // per_tile
-    return even_split(tiles, fitting) if fitting >= FEWEST else tiles
+    if max(channels, outputs) > BLOCK or POINTS * 4 * channels * outputs > SUM_BYTES:
+        return tiles
+    return even_split(tiles, OPERAND_BYTES // (POINTS * 4 * (channels + outputs)))
 
 
 def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
