@@ -25,6 +25,25 @@ class DeviceError(RuntimeError):
     """A device that is not there."""
 
 
+class InOrder:
+    """The only stream of a device that does everything at once: there is nothing to wait for. Methods as CuPy's."""
+
+    def __enter__(self) -> InOrder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was changed."""
+
+    def synchronize(self) -> None:
+        """All is done."""
+
+    def record(self) -> None:
+        """The event after which nothing is left."""
+
+    def wait_event(self, event: Any) -> None:
+        """It has happened."""
+
+
 class Place:
     """A device as the engine sees it: its array module ``xp``, its kernels, the way to and from main memory."""
 
@@ -73,6 +92,11 @@ class Place:
             its result, whose arrays are filled by every replay, and the function that replays.
         """
         raise NotImplementedError
+
+    def stream(self, current: bool = False) -> Any:
+        """A new order of work beside the others, or the one in use now: a context manager in which work is started
+        there, with CuPy's ``synchronize``, ``record`` and ``wait_event``."""
+        return InOrder()
 
     def synchronize(self) -> None:
         """Wait until everything that was started has ended."""

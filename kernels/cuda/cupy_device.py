@@ -344,6 +344,11 @@ class Card(Place):
         except RuntimeError:
             return  # the driver had ended it
 
+    def stream(self, current: bool = False) -> Any:
+        """CuPy's streams."""
+        with cupy.cuda.Device(self.device.index):
+            return cupy.cuda.get_current_stream() if current else cupy.cuda.Stream(non_blocking=True)
+
     def synchronize(self) -> None:
         """Wait for the card."""
         self.device.synchronize()

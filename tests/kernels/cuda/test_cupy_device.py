@@ -161,6 +161,16 @@ def test_two_cards_do_not_mix() -> None:
         card().backend.relu(there)
 
 
+def test_a_stream_is_current_in_its_block_and_waits_for_another(cards: fake_cupy.Cards) -> None:
+    side, done = minidl.cuda.Stream("cuda"), []
+    with minidl.cuda.stream(side):
+        assert cards.streams[-1] is side._stream
+        cards.streams[-1].start(lambda: done.append(1))
+    assert cards.streams[-1] is not side._stream and not done
+    minidl.cuda.current_stream("cuda").wait_stream(side)
+    assert done == [1]
+
+
 def test_no_room_is_told_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_cupy.MemoryPool, "limit", 1000)
     with pytest.raises(
