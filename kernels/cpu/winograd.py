@@ -205,6 +205,14 @@ class WinogradPlan(NamedTuple):
     ready: bool  # the weights are transformed once before the kernel, not by each part of it
 
 
+def whole_panels() -> list[TileShape]:
+    """The register tiles whose columns are whole vectors of the transforms, the smallest such; none where vectors are
+    short and registers few."""
+    lanes = target().float_lanes
+    whole = [s for s in tile_shapes() if s.vectors * lanes % LANES == 0]
+    return [s for s in whole if s.vectors <= max(2, LANES // lanes)]
+
+
 def tile_shape(outputs: int, tiles: int) -> TileShape:
     """The register tile of which most is useful. Those made for rows of 7 pixels or for large ones have little to
     offer here, and each tile's kernel is compiled for its own."""
@@ -215,7 +223,7 @@ def tile_shape(outputs: int, tiles: int) -> TileShape:
         whole = ceil_div(outputs, cols) * cols * ceil_div(tiles, shape.rows) * shape.rows
         return shape.speed * outputs * tiles / whole
 
-    return max((s for s in tile_shapes() if s.vectors <= 2 and s.rows != 7), key=useful)
+    return max((s for s in whole_panels() if s.rows != 7), key=useful)
 
 
 # Cycles of one core with two 16-lane multiply-adds in each, measured on AMD Zen 5. Only their ratios matter.
@@ -252,7 +260,8 @@ THREE_BY_THREE = tuple((r, c) for r in range(3) for c in range(3))
 def applies_winograd(source: Source, window: Window, outputs: int) -> bool:
     """Whether it can be computed so: float32, 3x3 windows side by side, whole vectors of channels, one group."""
     plain = window.taps == THREE_BY_THREE and window[2:4] == (1, 1) and source.pixel == source.channels
-    return plain and source.itemsize == 4 and source.channels % LANES == 0 == outputs % LANES
+    vectors = source.channels % LANES == 0 == outputs % LANES
+    return plain and source.itemsize == 4 and vectors and bool(whole_panels())
 
 
 @functools.lru_cache(maxsize=4096)

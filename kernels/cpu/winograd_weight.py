@@ -30,12 +30,12 @@ from typing import Any, NamedTuple
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.lanes import LANES
-from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, even_split, tile_shapes
+from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, even_split
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
 from minidl.kernels.cpu.weight_grad import share_out
 from minidl.kernels.cpu.weights import collect_weight, output_places
-from minidl.kernels.cpu.winograd import INPUT, OUTPUT_BACK, PRODUCTS, applies_winograd
+from minidl.kernels.cpu.winograd import INPUT, OUTPUT_BACK, PRODUCTS, applies_winograd, whole_panels
 from minidl.kernels.cpu.winograd_blocks import (
     Layout,
     Picture,
@@ -215,7 +215,7 @@ def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
         whole = ceil_div(height, shape.rows) * shape.rows * ceil_div(outputs, wide) * wide
         return shape.speed * height * outputs / whole
 
-    return max((s for s in tile_shapes() if s.rows != 7 and not (again and LANES % s.rows)), key=useful)
+    return max((s for s in whole_panels() if s.rows != 7 and not (again and LANES % s.rows)), key=useful)
 
 
 @functools.lru_cache(maxsize=4096)
