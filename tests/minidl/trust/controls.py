@@ -281,8 +281,8 @@ CONTROLS = [
     Control(
         "padded with 0 instead of the value",
         OPS + "movement:Pad.forward",
-        "= self.value",
-        "= 0",
+        "inner, self.value)",
+        "inner, 0)",
         ("pad",),
         pytorch=True,
     ),
