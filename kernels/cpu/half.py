@@ -53,7 +53,8 @@ def is_half(array: Array) -> bool:
 def _widen(source: Any, out: Any, part: int, parts: int) -> None:
     """bfloat16 (uint16) -> the bits of float32."""
     first, last = share(source.size, part, parts)
-    for i in range(first, last):
+    source, out = source[first:last], out[first:last]
+    for i in range(source.size):
         out[i] = np.uint32(source[i]) << np.uint32(16)
 
 
@@ -61,7 +62,8 @@ def _widen(source: Any, out: Any, part: int, parts: int) -> None:
 def _narrow(source: Any, out: Any, part: int, parts: int) -> None:
     """The bits of float32 -> bfloat16 (uint16), to nearest even; NaN stays NaN."""
     first, last = share(source.size, part, parts)
-    for i in range(first, last):
+    source, out = source[first:last], out[first:last]
+    for i in range(source.size):
         number = source[i]
         rounded = number + np.uint32(0x7FFF) + ((number >> np.uint32(16)) & np.uint32(1))
         nan = (number & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)

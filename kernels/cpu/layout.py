@@ -73,8 +73,9 @@ def elements(address: int, first: int, last: int, like: Any) -> Any:
 @kernel
 def _clear(target: Any, part: Any, parts: Any) -> None:
     first, last = share(target.size, part, parts)
-    for i in range(first, last):
-        target[i] = 0
+    mine = target[first:last]  # counted from 0: an index that might be negative keeps LLVM from vectors
+    for i in range(mine.size):
+        mine[i] = 0
 
 
 def clear(array: Array) -> None:

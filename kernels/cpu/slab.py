@@ -23,8 +23,9 @@ def chunk_range(g: Geometry, chunk: int) -> tuple[int, int, int, int, int, int]:
 
 @jit
 def clear(slab: Any, first: int, count: int) -> None:
-    for k in range(first, first + count):
-        slab[k] = 0
+    target = slab[first : first + count]  # counted from 0, LLVM makes it vectors
+    for k in range(target.size):
+        target[k] = 0
 
 
 @jit
