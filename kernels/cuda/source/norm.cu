@@ -24,7 +24,7 @@ struct Position {
 
 // partial (slabs, 2, C): mean and sum of squared deviations of each slab.  A thread takes its first value as the origin: sums of
 // squares then do not cancel.
-template <class T, int VEC> __global__ void __launch_bounds__(256)
+template <class T, int VEC> __global__ void __launch_bounds__(256, 4)
 bn_moments(const T* __restrict__ x, float* __restrict__ partial, const Slab slab) {
   __shared__ Moments moments[256];
   const Position at(slab, VEC);
