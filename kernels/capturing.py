@@ -40,6 +40,7 @@ class Capture:
         self._held: list[Any] = []
         self._conditions: list[Callable[[], bool]] = []
         self._gradients: list[tuple[Any, Any]] = []
+        self._undo: list[Callable[[], None]] = []
         self._replay: Callable[[], None] | None = None
         self._fresh = False
 
@@ -68,6 +69,10 @@ class Capture:
         the step that the first replay makes."""
         self._before.append(action)
 
+    def if_it_fails(self, undo: Callable[[], None]) -> None:
+        """Do this when the recording ends in an error: what was noted on the host of launches that were never made."""
+        self._undo.append(undo)
+
     def feed(self, make: Callable[[], np.ndarray]) -> Any:
         """An array of the device that holds what ``make`` returns, called anew for each replay.
 
@@ -82,14 +87,24 @@ class Capture:
     def record(self, run: Callable[[], Any]) -> Any:
         """Record the launches of ``run`` and return what it returns; nothing is computed before :meth:`replay`.
 
+        An error leaves no gradients of the recording, which hold no values, and undoes what :meth:`if_it_fails` says.
+
         Raises:
             CaptureError: ``run`` does what cannot be recorded.
         """
         _local.capture = self
         try:
             result, self._replay = self.place.record(run)
+        except BaseException:
+            for leaf, grad in self._gradients:
+                if leaf.grad is grad:
+                    leaf.grad = None
+            for undo in reversed(self._undo):
+                undo()
+            raise
         finally:
             _local.capture = None
+        self._undo.clear()
         self._gradients = [(leaf, grad) for leaf, grad in self._gradients if leaf.grad is grad]
         self._fresh = True
         return result

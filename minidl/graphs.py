@@ -24,6 +24,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
+from minidl import random
 from minidl.autograd import is_grad_enabled
 from minidl.autograd.mode import mode, settle
 from minidl.kernels import devices
@@ -37,6 +38,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 MOST = 16
 """Captures of one step; more are taken for a number that changes at every call."""
+KINDS = 1024
+"""Kinds of arguments whose warm-up calls are counted; the oldest are forgotten."""
 
 
 def compile_step(
@@ -101,11 +104,13 @@ class CompiledStep(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The step's results, for these arguments."""
-        name = self.device or _device_of((args, kwargs))
+        leaves = _leaves((args, kwargs))
+        where = (t.device for t in leaves if isinstance(t, Tensor) and t.device != "cpu")
+        name = self.device or next(where, "cpu")
         if name == "cpu" or active() is not None:  # inside another captured step: a part of it
             return self.function(*args, **kwargs)
         place = devices.place(name)
-        inputs = _leaves((args, kwargs))
+        inputs = [leaf if isinstance(leaf, Tensor) else Tensor(leaf) for leaf in leaves]
         modes = is_grad_enabled(), str(mode.autocast), tiling.get_float32_precision()
         key = (name, modes, _signature((args, kwargs), place))
         graph = self._graphs.get(key)
@@ -113,18 +118,24 @@ class CompiledStep(Generic[P, R]):
             del self._graphs[key]
             graph, self._calls[key] = None, self.warmup - 1
         if graph is not None:
-            return graph.replay(inputs)
-        self._calls[key] = self._calls.get(key, 0) + 1
-        if self._calls[key] <= self.warmup:
+            graph.fill(inputs)
+            return graph.replay()
+        done = self._calls.get(key, 0)
+        if done < self.warmup:
             moved = _filled((args, kwargs), [_here(a, place) for a in inputs])
-            return _copied(self.function(*moved[0], **moved[1]))
+            result = _copied(self.function(*moved[0], **moved[1]))
+            self._calls[key] = done + 1  # a call that raised has warmed up nothing
+            if len(self._calls) > KINDS:
+                del self._calls[next(iter(self._calls))]
+            return result
         if len(self._graphs) >= MOST:
             raise CaptureError(
                 f"compile_step: {self._name()} was captured for {MOST} kinds of arguments already, and each capture "
                 f"keeps its memory; pass what changes as a tensor, and pad the shapes"
             )
         self._graphs[key] = graph = _Graph(self.function, args, kwargs, inputs, place, self._name())
-        return graph.replay([])
+        del self._calls[key]
+        return graph.replay()
 
     def _name(self) -> str:
         return getattr(self.function, "__qualname__", type(self.function).__name__)
@@ -141,6 +152,9 @@ class _Graph:
         self.capture = Capture(place)
         tensors = [_like(a, array) for a, array in zip(inputs, self.inputs, strict=True)]
         moved = _filled((args, kwargs), tensors)
+        settle()  # what the caller has put off is none of the step's
+        drawn = random.get_state()
+        self.capture.if_it_fails(lambda: random.set_state(drawn))
 
         def run() -> Any:
             result = function(*moved[0], **moved[1])
@@ -151,15 +165,18 @@ class _Graph:
             self.result = self.capture.record(run)
         except CaptureError as error:
             raise CaptureError(f"compile_step: {name}: {error}") from error
-        self.capture.hold(tensors, args, kwargs)
+        self.capture.hold(moved)
 
-    def replay(self, inputs: list[Tensor]) -> Any:
-        """Copy the inputs, unless they are those of the capture, and replay."""
-        for array, given in zip(self.inputs, inputs, strict=False):
+    def fill(self, inputs: list[Tensor]) -> None:
+        """Copy a call's inputs to where the recording reads them."""
+        for array, given in zip(self.inputs, inputs, strict=True):
             if self.place.holds(given.data):
                 array[...] = given.data
             else:
                 self.place.write(array, devices.host(given.data))
+
+    def replay(self) -> Any:
+        """The results of the recorded launches for the present inputs."""
         self.capture.replay()
         return _copied(self.result)
 
@@ -176,16 +193,11 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     return value
 
 
-def _leaves(value: Any) -> list[Tensor]:
-    """The tensors in ``value``; NumPy arrays as tensors."""
-    found: list[Tensor] = []
-    _map(value, lambda leaf: found.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf)))
+def _leaves(value: Any) -> list[Tensor | np.ndarray]:
+    """The tensors and NumPy arrays in ``value``, in order."""
+    found: list[Tensor | np.ndarray] = []
+    _map(value, found.append)
     return found
-
-
-def _device_of(arguments: Any) -> str:
-    """The device of the first tensor that is not in main memory."""
-    return next((t.device for t in _leaves(arguments) if t.device != "cpu"), "cpu")
 
 
 def _signature(value: Any, place: devices.Place) -> Any:

@@ -124,11 +124,17 @@ def _unchanged(found: _Constants, sources: tuple[Tensor | None, ...]) -> bool:
     return True
 
 
+def _forget(found: _Constants) -> None:
+    """Let them be made again."""
+    found.stamp[0] = None, None, 0
+
+
 def _used(found: _Constants, sources: tuple[Tensor | None, ...]) -> _Constants:
     """The constants; a captured step that has them is captured anew when one of their sources has changed."""
     capture = capturing.active()
     if capture is not None:
         capture.hold(found)
+        capture.if_it_fails(lambda: _forget(found))  # they, or what is kept of them, may be made in it
         capture.depends(lambda: _unchanged(found, sources))
     return found
 

@@ -184,6 +184,7 @@ class Optimizer:
                         f"{owner}: the first step of a parameter of shape {parameter.shape} inside a captured step; "
                         f"its state must be made in a call before"
                     )
+                capture.if_it_fails(partial(_restore, state, dict(state)))
                 state["step"] += 1
                 alike.setdefault((number, state["step"]), []).append((parameter, state))
         members = [m for several in alike.values() for m in several]
@@ -319,6 +320,12 @@ class Optimizer:
             shown = ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
             lines.append(f"  group {i}: {len(group['params'])} parameters, {shown}")
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _restore(state: dict[str, Any], before: dict[str, Any]) -> None:
+    """The state of a parameter as it was."""
+    state.clear()
+    state.update(before)
 
 
 def zeros_like(array: Any) -> Any:

@@ -140,8 +140,8 @@ def test_results_stay_what_they_were(device: str) -> None:
 
 
 def test_on_the_cpu_the_function_is_called() -> None:
-    step, calls = counted(lambda x: x.sum().item())
-    assert [step(minidl.ones(3)) for _ in range(4)] == [3.0] * 4
+    step, calls = counted(lambda x, names: x.sum().item())
+    assert [step(minidl.ones(3), np.array(["a", "b"])) for _ in range(4)] == [3.0] * 4
     assert len(calls) == 4 and step.captures == 0
     assert minidl.compile_step(warmup=3)(step.function).warmup == 3
 
@@ -257,6 +257,85 @@ def test_a_first_optimizer_step_inside_a_capture_is_refused(device: str) -> None
     run(minidl.ones(4, 3, device=device))
     with pytest.raises(CaptureError, match=r"SGD: the first step of a parameter of shape \(2, 3\)"):
         run(minidl.ones(4, 3, device=device))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_failed_capture_leaves_all_as_it_was(name: str, device: str) -> None:
+    minidl.manual_seed(0)
+    model = Small().to(device)
+    optimizer = OPTIMIZERS[name](model)
+
+    def step(images: Tensor, labels: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item() if len(calls) == 2 else loss
+
+    run, calls = counted(step, warmup=1)
+    batch = batches(1, device)[0]
+    run(*batch)
+    before = optimizer.state_dict(), model.state_dict(), minidl.random.get_state()
+    with pytest.raises(CaptureError, match=r"item\(\) reads a value of the device"):
+        run(*batch)
+    after = optimizer.state_dict(), model.state_dict(), minidl.random.get_state()
+    np.testing.assert_equal(after, before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_failed_capture_leaves_no_constants_of_a_fused_network(device: str) -> None:
+    fused = minidl.fuse(Small().to(device).eval())
+    run, calls = counted(lambda x: fused(x).tolist() if len(calls) == 2 else fused(x), warmup=1)
+    images = batches(1, device)[0][0]
+    with minidl.no_grad():
+        run(images)
+        fused.load_state_dict({name: array * 2 for name, array in fused.state_dict().items()})
+        with pytest.raises(CaptureError, match=r"tolist\(\) reads a value of the device"):
+            run(images)
+        expected = minidl.fuse(Small().to(device).eval())
+        expected.load_state_dict(fused.state_dict())
+        assert fused(images).tolist() == expected(images).tolist()
+
+
+def test_a_call_that_raised_has_warmed_up_nothing(device: str) -> None:
+    model = nn.Linear(3, 2).to(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x: Tensor) -> Tensor:
+        if len(calls) == 1:
+            raise OSError("the disk is full")
+        optimizer.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run, calls = counted(step, warmup=1)
+    x = minidl.ones(4, 3, device=device)
+    with pytest.raises(OSError, match="the disk is full"):
+        run(x)
+    losses = [run(x).item() for _ in range(3)]
+    assert losses[0] > losses[1] > losses[2] and len(calls) == 3 and run.captures == 1
+
+
+def test_what_the_caller_has_put_off_is_no_part_of_a_capture(device: str) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.norm(x), compiled(x)
+
+    minidl.manual_seed(0)
+    block, compiled = Block().to(device).eval(), minidl.compile_step(lambda x: x + 1, warmup=1)
+    x, expected, found = minidl.ones(1, 3, 4, 4, device=device), [], []
+    with minidl.no_grad():
+        for i in range(4):
+            x.data[...] = i
+            expected.append(block.norm(x).tolist())
+            found.append(block(x)[0])
+    assert compiled.captures == 1 and [y.tolist() for y in found] == expected
 
 
 def test_numbers_that_change_with_each_call_are_told(device: str) -> None:
