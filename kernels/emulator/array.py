@@ -15,7 +15,7 @@ import numpy as np
 from minidl.kernels import capturing
 from minidl.kernels.emulator.device import EmulatedDevice, fill_poison
 from minidl.kernels.emulator.names import FUNCTIONS, METHODS
-from minidl.kernels.emulator.recording import current, later, result_of
+from minidl.kernels.emulator.recording import later, result_of
 
 FROM_HOST = ("array", "asarray", "ascontiguousarray", "asanyarray", "asfortranarray")
 """Functions that take NumPy arrays and copy them to the device."""
@@ -31,7 +31,9 @@ PLAIN = (
 )
 """Functions whose results are Python's or dtypes."""
 IN_PLACE = ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask")
-"""Functions that write to their first argument."""
+"""Functions that write to their first argument and return nothing."""
+METHODS_IN_PLACE = ("partition", "put", "sort")
+"""Methods that write to their array and return nothing."""
 
 
 def _refuse(array: np.ndarray) -> None:
@@ -121,10 +123,10 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self.host
 
     def __reduce__(self) -> Any:
-        return EmulatedArray, (self.host,)
+        return EmulatedArray, (self._read("a pickle"),)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> EmulatedArray:
-        return EmulatedArray(self.host.copy(order="K"))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self.copy(order="K")
 
     # --- to and from main memory ----------------------------------------------------------------------------
 
@@ -158,18 +160,17 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> EmulatedArray:
         host, where = self.host, unwrap(index)
-        if current() is not None and any(
-            _is_mask(i) for i in (where if isinstance(where, tuple) else (where,))
-        ):
+        where = where if isinstance(where, tuple) else (where,)
+        if any(_is_mask(i) for i in where):
             capturing.refuse(
                 "an index of bools reads values of the device", "its result's shape depends on them"
             )
+        if not any(i is ... for i in where):
+            where = (*where, ...)  # one element is a view too, and not a copy as NumPy's scalars
         return wrap(result_of("getitem", lambda: host[where], host))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        host, where, values = self.host, unwrap(index), unwrap(value)
-        if not later(lambda: host.__setitem__(where, values)):
-            host[where] = values
+        _change(self.host.__setitem__, (index, value), {})
 
     def view(self, dtype: Any) -> EmulatedArray:
         """The same memory as another dtype."""
@@ -183,14 +184,9 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
         if name not in METHODS:
             raise AttributeError(f"CuPy's arrays have no attribute {name!r}")
         method = getattr(self.host, name)
-        return lambda *args, **kwargs: _perform(
-            name,
-            method,
-            args,
-            kwargs,
-            reads=self.host,
-            out=self if name in ("partition", "put", "sort") else None,
-        )
+        if name in METHODS_IN_PLACE:
+            return lambda *args, **kwargs: _change(method, args, kwargs)
+        return lambda *args, **kwargs: _perform(name, method, args, kwargs, reads=self.host)
 
     # --- NumPy's functions on them --------------------------------------------------------------------------
 
@@ -203,8 +199,7 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
             )
         if any(not isinstance(x, OPERANDS) for x in inputs):
             return NotImplemented
-        out = kwargs["out"][0] if kwargs.get("out") is not None else None
-        return _perform(ufunc.__name__, getattr(ufunc, method), inputs, kwargs, out=out)
+        return _perform(ufunc.__name__, getattr(ufunc, method), inputs, kwargs)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         if function.__name__ not in FUNCTIONS:
@@ -220,37 +215,33 @@ def _is_mask(index: Any) -> bool:
     return isinstance(index, np.ndarray) and index.dtype == bool
 
 
-def _perform(
-    name: str,
-    function: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    *,
-    reads: Any = None,
-    out: Any = None,
-) -> Any:
-    """Call a function of NumPy on the arrays inside of arrays of the device, or record the call.
-
-    ``reads`` is an array that it reads beside its arguments; ``out`` is the array of the device that it writes to,
-    which is then the result.
-    """
+def _change(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Call what writes to an array and returns nothing, on the arrays inside of arrays of the device, or record it."""
     hosts, options = unwrap(args), unwrap(kwargs)
+    later(lambda: function(*hosts, **options))
 
-    def call() -> Any:
-        return function(*hosts, **options)
 
+def _perform(name: str, function: Callable[..., Any], args: Any, kwargs: Any, *, reads: Any = None) -> Any:
+    """The result of a function of NumPy on the arrays inside of arrays of the device, or of recording the call.
+
+    ``reads`` is an array that it reads beside its arguments. With ``out`` among them the result is that.
+    """
+    out = kwargs.get("out")
     if out is not None:
-        if not later(call):
-            call()
-        return out
-    return wrap(result_of(name, call, [reads, hosts, options]))
+        _change(function, args, kwargs)
+        return out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    hosts, options = unwrap(args), unwrap(kwargs)
+    return wrap(result_of(name, lambda: function(*hosts, **options), [reads, hosts, options]))
 
 
 def _call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    if function.__name__ in PLAIN:
+    name = function.__name__
+    if name in PLAIN:
         return function(*unwrap(args), **unwrap(kwargs))
-    out = args[0] if function.__name__ in IN_PLACE else kwargs.get("out")
-    return _perform(function.__name__, function, args, kwargs, out=out)
+    if name in IN_PLACE:
+        return _change(function, args, kwargs)
+    # where with a condition alone is nonzero
+    return _perform("nonzero" if name == "where" and len(args) == 1 else name, function, args, kwargs)
 
 
 class _Ufunc:
@@ -261,7 +252,9 @@ class _Ufunc:
         self.__name__ = ufunc.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _perform(self.__name__, self.ufunc, args, kwargs, out=kwargs.get("out"))
+        if len(args) > self.ufunc.nin:
+            args, kwargs = args[: self.ufunc.nin], {**kwargs, "out": args[self.ufunc.nin :]}
+        return _perform(self.__name__, self.ufunc, args, kwargs)
 
     def reduce(self, array: EmulatedArray, **kwargs: Any) -> Any:
         """As ``numpy.ufunc.reduce``."""
@@ -323,12 +316,11 @@ def _from_host(function: Callable[..., Any]) -> Callable[..., Any]:
     """``asarray`` and its kin: an array of main memory is copied, one of the device is not."""
 
     def make(data: Any, *args: Any, **kwargs: Any) -> EmulatedArray:
-        if isinstance(data, EmulatedArray):
+        if isinstance(data, EmulatedArray) or (
+            isinstance(data, list | tuple) and any(isinstance(d, EmulatedArray) for d in data)
+        ):
             return _perform(function.__name__, function, (data, *args), kwargs)
-        if isinstance(data, list | tuple):
-            return wrap(
-                function([unwrap(d) if isinstance(d, EmulatedArray) else d for d in data], *args, **kwargs)
-            )
+        capturing.refuse("a copy from main memory", "pass the array as an argument of the step")
         return wrap(np.array(function(data, *args, **kwargs)))
 
     return make

@@ -195,11 +195,7 @@ class EmulatedDevice:
         values, arrays = self._arguments(function, args)
         arrays += _addressed.values()
 
-        def run() -> None:
-            self._run(function, g, b, shared_bytes, values, arrays)
-
-        if not later(run):
-            run()
+        later(lambda: self._run(function, g, b, shared_bytes, values, arrays))
 
     def _run(
         self,

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import capturing
+
 READS_SHAPE = frozenset(
     [
+        "array2string",
+        "array_repr",
+        "array_str",
+        "bincount",
         "nonzero",
         "flatnonzero",
         "argwhere",
@@ -64,18 +70,13 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def current() -> Recording | None:
-    """The recording of this thread, inside one."""
-    return _local.recording
-
-
-def later(call: Callable[[], Any]) -> bool:
-    """Keep a call that writes in place, inside a recording; whether it was kept."""
+def later(call: Callable[[], Any]) -> None:
+    """Make a call that writes in place; inside a recording keep it instead."""
     recording = _local.recording
     if recording is None:
-        return False
-    recording.calls.append(call)
-    return True
+        call()
+    else:
+        recording.calls.append(call)
 
 
 def result_of(name: str, call: Callable[[], Any], inputs: Any) -> Any:
@@ -89,8 +90,6 @@ def result_of(name: str, call: Callable[[], Any], inputs: Any) -> Any:
     recording = _local.recording
     if recording is None:
         return call()
-    from minidl.kernels import capturing
-
     if name in READS_SHAPE:
         capturing.refuse(f"{name} reads values of the device", "its result's shape depends on them")
     with np.errstate(all="ignore"):
