@@ -32,8 +32,10 @@ def compiler() -> str:
     Raises:
         ImportError: there is none, or the system is one that the runtime does not know.
     """
-    if os.name != "posix":
-        raise ImportError("the emulated device works on Linux and macOS; on Windows use WSL")
+    if platform.system() != "Linux":
+        raise ImportError(
+            "the emulated device works on Linux; on Windows use WSL, on macOS a Linux container"
+        )
     for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
         path = shutil.which(name) if name else None
         if path:
@@ -42,7 +44,7 @@ def compiler() -> str:
 
 
 def available() -> bool:
-    """Whether there is a C++ compiler, on a system where the runtime works (it needs mmap and ELF or Mach-O)."""
+    """Whether there is a C++ compiler, on a system where the runtime works."""
     try:
         return bool(compiler())
     except ImportError:
@@ -113,8 +115,6 @@ def library(code: str, optimise: str, name: str) -> Path:
         source.write_text(code, encoding="utf8")
         out = Path(work) / "unit.so"
         command = [compiler(), *flags(), optimise, str(source), "-o", str(out)]
-        if platform.system() == "Darwin":
-            command += ["-undefined", "dynamic_lookup"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CUDAError(f"{name}: the C++ compiler refuses the translated kernel:\n{done.stderr[:4000]}")
