@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import cupy
@@ -189,6 +191,42 @@ class CuPyDevice:
         return min(times)
 
 
+class _Thread(threading.local):
+    recording = False
+
+
+class CardStream:
+    """A stream of CuPy's together with its card: CuPy wants the card to be the current one for all that is asked of a
+    stream, and would record on another card's stream otherwise."""
+
+    def __init__(self, card: Any, stream: Any) -> None:
+        self.card, self.stream = card, stream
+
+    def __enter__(self) -> CardStream:
+        self.card.__enter__()
+        self.stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.__exit__(*error)
+        self.card.__exit__(*error)
+
+    def synchronize(self) -> None:
+        """Wait, in Python, until everything started on it has ended."""
+        with self.card:
+            self.stream.synchronize()
+
+    def record(self) -> Any:
+        """The event after what was started on it so far."""
+        with self.card:
+            return self.stream.record()
+
+    def wait_event(self, event: Any) -> None:
+        """What is started on it from now on waits for the event."""
+        with self.card:
+            self.stream.wait_event(event)
+
+
 class Card(Place):
     """A graphics card as the engine sees it."""
 
@@ -202,8 +240,9 @@ class Card(Place):
         self._backend = Families(self.device)
         with cupy.cuda.Device(index):
             self._copies = cupy.cuda.Stream(non_blocking=True)
-        self._under_way: deque[tuple[Any, np.ndarray]] = deque()
-        self._recording = False
+        self._under_way: deque[tuple[Any, Any]] = deque()
+        self._under_way_lock = threading.Lock()
+        self._thread = _Thread()
 
     @property
     def backend(self) -> Any:
@@ -238,7 +277,7 @@ class Card(Place):
 
     def _outside(self) -> Any:
         """In a recorded step, memory that is not its own, which is taken in turns by what it computes."""
-        if not self._recording:
+        if not self._thread.recording:
             return nullcontext()
         return cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc)
 
@@ -256,10 +295,10 @@ class Card(Place):
         staged[...] = source
         step = capturing.active()
         with cupy.cuda.Device(self.device.index):
-            if not self._recording:
+            if not self._thread.recording:
                 stream = cupy.cuda.get_current_stream()
                 target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, stream)
-                self._keep(staged, stream)
+                self._keep(stream, staged)
             else:
                 target.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, self._copies)
                 self._copies.synchronize()
@@ -283,7 +322,7 @@ class Card(Place):
             self._copies.wait_event(cupy.cuda.get_current_stream().record())
             if turned.size:
                 out.data.copy_from_host_async(turned.ctypes.data, turned.nbytes, self._copies)
-            arrived = self._keep(turned, self._copies)
+            arrived = self._keep(self._copies, turned, out)
         copy = out.transpose(np.argsort(order).tolist()) if order else out
 
         def receive() -> Any:
@@ -293,12 +332,14 @@ class Card(Place):
 
         return receive
 
-    def _keep(self, source: np.ndarray, stream: Any) -> Any:
-        """Keep the source of a copy until the card has made it; returns the event that says so."""
+    def _keep(self, stream: Any, *arrays: Any) -> Any:
+        """Keep what a copy reads, and a target whose memory would serve other streams, until the card has made it;
+        returns the event that says so."""
         event = stream.record(cupy.cuda.Event(disable_timing=True))
-        while self._under_way and self._under_way[0][0].done:
-            self._under_way.popleft()
-        self._under_way.append((event, source))
+        with self._under_way_lock:
+            while self._under_way and self._under_way[0][0].done:
+                self._under_way.popleft()
+            self._under_way.append((event, arrays))
         return event
 
     def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
@@ -313,41 +354,39 @@ class Card(Place):
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream, cupy.cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
-                self._recording = True
+                self._thread.recording = True
                 try:
                     result = run()
                     graph = stream.end_capture()
-                except (RuntimeError, ValueError) as error:
+                except BaseException as error:
                     self._abandon(stream)
-                    if isinstance(error, capturing.CaptureError) or "captur" not in str(error).lower():
+                    refused = isinstance(error, RuntimeError | ValueError) and "captur" in str(error).lower()
+                    if not refused or isinstance(error, capturing.CaptureError):
                         raise
                     raise capturing.CaptureError(f"the step cannot be captured: {error}") from error
-                except BaseException:
-                    self._abandon(stream)
-                    raise
                 finally:
-                    self._recording = False
+                    self._thread.recording = False
+        return result, partial(self._launch_graph, graph, pool, stream)
 
-        def replay() -> None:
-            with cupy.cuda.Device(self.device.index):
-                graph.launch()
-
-        replay.memory = pool, stream  # type: ignore[attr-defined]  # alive as long as the graph
-        return result, replay
+    def _launch_graph(self, graph: Any, *memory: Any) -> None:
+        """Start a graph; ``memory`` is what must live as long as it."""
+        with cupy.cuda.Device(self.device.index):
+            graph.launch()
 
     @staticmethod
     def _abandon(stream: Any) -> None:
-        """End a capture that failed, whatever has become of it."""
+        """End a capture that failed, also one that an error made invalid: the driver goes on with it until it is
+        ended."""
         try:
-            if stream.is_capturing():
-                stream.end_capture()
+            stream.end_capture()
         except RuntimeError:
-            return  # the driver had ended it
+            return  # as expected: of what failed no graph is made
 
     def stream(self, current: bool = False) -> Any:
-        """CuPy's streams."""
-        with cupy.cuda.Device(self.device.index):
-            return cupy.cuda.get_current_stream() if current else cupy.cuda.Stream(non_blocking=True)
+        """CuPy's streams, with their card."""
+        with cupy.cuda.Device(self.device.index) as card:
+            found = cupy.cuda.get_current_stream() if current else cupy.cuda.Stream(non_blocking=True)
+        return CardStream(card, found)
 
     def synchronize(self) -> None:
         """Wait for the card."""

@@ -9,12 +9,14 @@ when somebody waits for it, so data that is used too early is still poison.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import importlib.machinery
 import importlib.util
 import itertools
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -72,6 +74,14 @@ def _clone() -> ModuleType:
 core: Any = _clone()
 
 
+def _owner(array: Any) -> np.ndarray:
+    """What holds the memory of an array."""
+    owner: np.ndarray = array.host
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return owner
+
+
 class ndarray(core.EmulatedArray):  # type: ignore[misc]
     """As CuPy's array, as far as the engine uses it."""
 
@@ -80,10 +90,7 @@ class ndarray(core.EmulatedArray):  # type: ignore[misc]
     @property
     def device(self) -> Device:
         """The card: all arrays are of card 0, but those made beside ``Device(1)``."""
-        owner = self.host
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        return Device(elsewhere.get(owner.ctypes.data, 0))
+        return Device(elsewhere.get(_owner(self).ctypes.data, 0))
 
     @property
     def data(self) -> MemoryPointer:
@@ -112,13 +119,11 @@ class MemoryPointer:
             raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
         if any(self.ptr in pool.addresses for pool in cards.pools[1:]):
             raise AssertionError("a constant in memory that a graph uses in turns")
-        target, array = self.ptr, self.array
-        assert size == array.nbytes and array.flags.c_contiguous
+        target, alive = self.ptr, weakref.ref(_owner(self.array))
+        assert size == self.array.nbytes and self.array.flags.c_contiguous
 
         def copy() -> None:
-            import ctypes
-
-            assert array is not None  # alive until then
+            assert alive() is not None, "a copy to memory that was given back meanwhile"
             ctypes.memmove(target, source, size)
 
         stream.start(copy)
@@ -128,12 +133,15 @@ class Event:
     """As CuPy's."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.card = cards.device
         self.stream: Stream | None = None
         self.position = 0
 
     def record(self, stream: Stream | None = None) -> None:
         """After what the stream was told so far."""
-        self.stream = stream or cards.streams[-1]
+        self.stream = stream or current()
+        if self.stream.device_id not in (-1, self.card) or self.card != cards.device:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
         self.position = self.stream.finished + len(self.stream.waiting)
 
     @property
@@ -154,12 +162,18 @@ class Stream:
     numbers = itertools.count(2)
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        self.ptr = 0 if null else next(self.numbers)
+        self.ptr, self.device_id = (0, -1) if null else (next(self.numbers), cards.device)
         self.waiting: list[Callable[[], None]] = []
         self.finished = 0
         self.recording: Recording | None = None
+        self.invalid = False
 
     def __enter__(self) -> Stream:
+        if self.device_id not in (-1, cards.device):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id}) does not match with the current device "
+                f"({cards.device})"
+            )
         cards.streams.append(self)
         return self
 
@@ -194,6 +208,8 @@ class Stream:
 
     def is_capturing(self) -> bool:
         """Whether it captures."""
+        if self.recording is not None and self.invalid:
+            raise RuntimeError("the stream was capturing, but an error has invalidated the capture sequence")
         return self.recording is not None
 
     def begin_capture(self) -> None:
@@ -208,10 +224,20 @@ class Stream:
 
     def end_capture(self) -> Graph:
         """The end of it."""
-        assert self.recording is not None
+        if self.recording is None:
+            raise CUDARuntimeError(
+                "cudaErrorIllegalState: the operation cannot be performed in the present state"
+            )
         recording, self.recording = self.recording, None
         recording.__exit__(None, None, None)
+        if self.invalid:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: previous error during capture")
         return Graph(recording)
+
+
+def current() -> Stream:
+    """The stream in use on the present card."""
+    return next(s for s in reversed(cards.streams) if s.device_id in (-1, cards.device))
 
 
 class Graph:
@@ -376,7 +402,7 @@ def module() -> ModuleType:
         driver=driver,
         function=SimpleNamespace(Module=Module),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-        get_current_stream=lambda: cards.streams[-1],
+        get_current_stream=current,
         get_elapsed_time=lambda begin, end: 1.0,
         alloc_pinned_memory=lambda size: bytearray(size),
         **{c.__name__: c for c in (Device, Event, Stream, MemoryPool)},

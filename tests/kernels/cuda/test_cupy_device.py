@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +102,21 @@ def test_what_cupy_refuses_in_a_capture_is_told_and_ends_it(cards: fake_cupy.Car
     assert len(cards.streams) == 1 and (x + 1).tolist() == [2.0, 2.0]
 
 
+def test_a_capture_that_an_error_made_invalid_is_ended(cards: fake_cupy.Cards) -> None:
+    used: list[Any] = []
+
+    def step() -> None:
+        used.append(cards.streams[-1])
+        used[0].invalid = True
+        used[0].is_capturing()
+
+    with pytest.raises(
+        minidl.CaptureError, match=r"the step cannot be captured: .* has invalidated the capture"
+    ):
+        capturing.Capture(card()).record(step)
+    assert used[0].recording is None and len(cards.streams) == 1
+
+
 def test_more_shared_memory_is_asked_for_once(cards: fake_cupy.Cards) -> None:
     code = (
         'extern "C" __global__ void last(float* y, int n) {'
@@ -164,11 +180,47 @@ def test_two_cards_do_not_mix() -> None:
 def test_a_stream_is_current_in_its_block_and_waits_for_another(cards: fake_cupy.Cards) -> None:
     side, done = minidl.cuda.Stream("cuda"), []
     with minidl.cuda.stream(side):
-        assert cards.streams[-1] is side._stream
+        assert cards.streams[-1] is side._stream.stream
         cards.streams[-1].start(lambda: done.append(1))
-    assert cards.streams[-1] is not side._stream and not done
+    assert cards.streams[-1] is not side._stream.stream and not done
     minidl.cuda.current_stream("cuda").wait_stream(side)
     assert done == [1]
+
+
+def test_a_stream_of_the_second_card_is_used_on_that_card(cards: fake_cupy.Cards) -> None:
+    side, before = minidl.cuda.Stream("cuda:1"), minidl.cuda.current_stream("cuda:1")
+    side.wait_stream(before)
+    with minidl.cuda.stream(side):
+        assert (
+            cards.device == 1 and minidl.cuda.current_stream("cuda:1")._stream.stream is side._stream.stream
+        )
+        assert minidl.cuda.current_stream("cuda:0")._stream.stream is not side._stream.stream
+    before.wait_stream(side)
+    minidl.cuda.current_stream("cuda:0").wait_stream(side)
+    assert cards.device == 0 and len(cards.streams) == 1
+
+
+def test_a_batch_that_nobody_received_keeps_its_memory_until_it_has_arrived() -> None:
+    batch = card().staging((2, 3), np.float32)
+    receive = card().send(batch)
+    del receive, batch
+    card()._copies.synchronize()  # the fake would say that memory was given back
+    card().put(np.ones(3))
+    assert len(card()._under_way) == 1
+
+
+def test_what_another_thread_copies_is_no_part_of_a_recording() -> None:
+    x, found = minidl.ones(2, device="cuda"), []
+
+    def run() -> minidl.Tensor:
+        other = threading.Thread(target=lambda: found.append(card()._thread.recording))
+        other.start()
+        other.join()
+        found.append(card()._thread.recording)
+        return x + 1
+
+    capturing.Capture(card()).record(run)
+    assert found == [False, True] and not card()._thread.recording
 
 
 def test_no_room_is_told_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
