@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from minidl.data.dataset import Dataset
 from minidl.data.files import reason
 from minidl.data.transforms import Compose
 from minidl.errors import MinidlError
-from minidl.kernels import devices
+from minidl.kernels import capturing, devices
 
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
@@ -52,7 +52,7 @@ class DataLoader:
     """Iterates over a data set in batches `(images, labels)`.
 
     `images` is a Tensor over a float32 array (N, C, H, W) that is channels-last in memory, `labels` an
-    int64 array (N,), a tensor where there is a `device`. The order and every random transform depend on
+    int64 array (N,), a tensor where the `device` is not the CPU. The order and every random transform depend on
     (seed, epoch, index) alone: they are the same for any `num_workers`.
 
     Args:
@@ -157,16 +157,24 @@ class DataLoader:
                     yield Tensor(images), Tensor(labels)
         self.epoch = epoch + 1
 
-    def _received(self, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
-        """The batches on the device; while one is used, the next is on its way."""
-        under_way: list[Callable[[], Any]] = []
-        for images, labels in batches:
-            before, under_way = under_way, [self._place.send(images), self._place.send(labels)]
-            if before:
-                yield before[0](), before[1]()
-            del before
-        if under_way:
-            yield under_way[0](), under_way[1]()
+    def _received(self, batches: Iterator[Batch]) -> Iterator[tuple[Any, Any]]:
+        """The batches on the device; while one is used, the next is on its way. An error of the next comes after it."""
+        under_way: list[Callable[[], Any]] | None = None
+        while True:
+            capturing.refuse("a batch taken from a DataLoader", "pass the batch to the step")
+            try:
+                batch = next(batches, None)
+                following = None if batch is None else [self._place.send(array) for array in batch]
+                del batch
+            except Exception:
+                if under_way is not None:
+                    yield under_way[0](), under_way[1]()
+                raise
+            if under_way is not None:
+                yield under_way[0](), under_way[1]()
+            if following is None:
+                return
+            under_way = following
 
     def _arrays(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         order = self.order(epoch)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import nn, optim
+from minidl import CaptureError, nn, optim
 from minidl.data import ArrayDataset, DataLoader
+from minidl.errors import MinidlError
 from minidl.kernels import devices
 from minidl.kernels.emulator import KernelFault
 from minidl.training.trainer import DivergedError, Trainer
@@ -42,6 +43,34 @@ def test_the_next_batch_is_sent_before_one_is_used(device: str, monkeypatch: pyt
     next(batches)
     assert len(sent) == 4  # images and labels of two batches
     assert len(list(batches)) == 5 and len(sent) == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_is_raised_at_its_own_batch(device: str, workers: int) -> None:
+    whole, broken = loader(device, num_workers=workers), loader(device, num_workers=workers)
+    read, last = broken._read, int(broken.order()[8])
+
+    def fail(index: int) -> Any:
+        if index == last:
+            raise OSError("no such image")
+        return read(index)
+
+    broken._read = fail
+    found = []
+    with pytest.raises(MinidlError, match="no such image"):
+        for images, labels in broken:
+            found.append((images.tolist(), labels.tolist()))
+    assert found == [(images.tolist(), labels.tolist()) for images, labels in whole][:2]
+    assert broken.epoch == 0
+
+
+def test_a_batch_is_not_taken_inside_a_captured_step(device: str) -> None:
+    batches = loader(device, num_workers=0).iterate()
+    step = minidl.compile_step(lambda x: x + next(batches)[0], warmup=1)
+    x = minidl.zeros(4, 3, 6, 6, device=device)
+    step(x)
+    with pytest.raises(CaptureError, match="a batch taken from a DataLoader inside a captured step"):
+        step(x)
 
 
 @pytest.mark.skipif(target.name != "emulated", reason="a card would give what lay in that memory")
