@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels import capturing
-from minidl.kernels.emulator.device import EmulatedDevice, fill_poison
+from minidl.kernels.emulator import poison
+from minidl.kernels.emulator.device import EmulatedDevice
 from minidl.kernels.emulator.names import FUNCTIONS, METHODS
 from minidl.kernels.emulator.recording import later, result_of
 
@@ -91,7 +92,7 @@ class EmulatedArray(np.lib.mixins.NDArrayOperatorsMixin):
     strides = property(lambda self: self.host.strides)
     flags = property(lambda self: self.host.flags)
     T = property(lambda self: EmulatedArray(self.host.T))
-    base = property(lambda self: None if self.host.base is None else wrap(self.host.base))
+    base = property(lambda self: wrap(self.host.base) if isinstance(self.host.base, np.ndarray) else None)
     device = "emulated"
 
     def __len__(self) -> int:
@@ -240,6 +241,10 @@ def _call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return function(*unwrap(args), **unwrap(kwargs))
     if name in IN_PLACE:
         return _change(function, args, kwargs)
+    if name == "empty_like":
+        made = wrap(function(*unwrap(args), **unwrap(kwargs)))
+        poison.fill(made.host)
+        return made
     # where with a condition alone is nonzero
     return _perform("nonzero" if name == "where" and len(args) == 1 else name, function, args, kwargs)
 
@@ -296,11 +301,8 @@ class EmulatedNumPy:
         return made
 
     def empty(self, shape: Any, dtype: Any = np.float64, order: str = "C") -> EmulatedArray:
-        """An array whose memory is marked as never written; see :data:`minidl.kernels.emulator.device.POISON`."""
-        host = np.empty(shape, dtype)
-        if host.dtype != object:
-            fill_poison(host)
-        return EmulatedArray(host)
+        """An array whose memory is marked as never written; see :mod:`minidl.kernels.emulator.poison`."""
+        return EmulatedArray(poison.empty(shape, dtype, order))
 
     @staticmethod
     def asnumpy(array: Any) -> np.ndarray:
@@ -336,6 +338,10 @@ class EngineDevice(EmulatedDevice):
     def __init__(self, compute_capability: int = 80, *, check: bool = True, order: int = 0) -> None:
         super().__init__(compute_capability, check=check, order=order)
         self.xp = xp
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """As :meth:`EmulatedDevice.empty`."""
+        return xp.empty(shape, dtype)
 
     def _host(self, array: Any) -> np.ndarray:
         if not isinstance(array, EmulatedArray):

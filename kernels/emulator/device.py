@@ -23,12 +23,9 @@ from minidl.kernels.cuda.device import (
     check_pointer,
     scalar,
 )
-from minidl.kernels.emulator import build
+from minidl.kernels.emulator import build, poison
 from minidl.kernels.emulator.recording import later
 from minidl.kernels.emulator.translate import Translation, place_of, translate
-
-POISON = np.uint16(0xFFFE)
-"""What fills the memory of ``empty``: a NaN in every floating format, which arithmetic never makes."""
 
 
 class KernelFault(CUDAError):
@@ -131,10 +128,8 @@ class EmulatedDevice:
     # --- memory ---------------------------------------------------------------------------------------------
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
-        """An array filled with :data:`POISON`, which a checked launch may not read."""
-        array = self.xp.empty(shape, dtype)
-        fill_poison(self._host(array))
-        return array
+        """An array that a checked launch may not read before it is written (see :mod:`.poison`)."""
+        return poison.empty(shape, dtype)
 
     def _host(self, array: Any) -> np.ndarray:
         return array
@@ -303,13 +298,6 @@ class EmulatedDevice:
             old = self._traffic.setdefault(key, [0, 0, 0])
             for n, value in enumerate(numbers):
                 old[n] += value
-
-
-def fill_poison(array: np.ndarray) -> None:
-    """Fill a C-contiguous array with :data:`POISON`."""
-    raw = array.reshape(-1).view(np.uint8)
-    raw[: len(raw) // 2 * 2].view(np.uint16)[...] = POISON
-    raw[len(raw) // 2 * 2 :] = 0xFE
 
 
 _loaded: dict[str, _Library] = {}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels import capturing
+from minidl.kernels.emulator import poison
 
 READS_SHAPE = frozenset(
     [
@@ -113,11 +114,9 @@ def result_of(name: str, call: Callable[[], Any], inputs: Any) -> Any:
 def spoil(array: np.ndarray) -> None:
     """Fill an array of any strides: floats with poison, integers with 0, since other calls may take them for indices
     while the recording is made."""
-    from minidl.kernels.emulator.device import fill_poison
-
     pattern = np.zeros(1, array.dtype)
     if array.dtype.kind not in "iub":
-        fill_poison(pattern)
+        poison.fill(pattern)
     array[...] = pattern[0]
 
 
