@@ -15,9 +15,9 @@ ALIGNMENT = 256
 def empty(shape: Any, dtype: Any, order: Any = "C") -> np.ndarray:
     """An array in main memory that is filled with :data:`POISON`."""
     kind = np.dtype(dtype)
-    if kind.hasobject:
-        return np.empty(shape, kind, order)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    if kind.hasobject or not size:
+        return np.empty(shape, kind, order)
     memory = bytearray(size + ALIGNMENT)  # no array, so that the one made of it has no base
     begin = -np.frombuffer(memory, np.uint8).ctypes.data % ALIGNMENT
     array: np.ndarray = np.ndarray(shape, kind, memory, begin, order=order)
