@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import multiply_adds
+from benchmarks.others import torch_convolution
 from benchmarks.report import DIRECTIONS
 from benchmarks.timing import interleave
 from minidl import kernels
@@ -123,18 +124,7 @@ def _torch(
     torch: Any, shape: Shape, x: np.ndarray, w: np.ndarray, gy: np.ndarray, memory_format: Any
 ) -> list[Callable[[], Any]]:
     images, weights, grads = (torch.from_numpy(a).contiguous(memory_format=memory_format) for a in (x, w, gy))
-    p, s = shape.kernel // 2, shape.stride
-
-    def gradient(mask: list[bool]) -> Any:
-        return torch.ops.aten.convolution_backward(
-            grads, images, weights, None, [s, s], [p, p], [1, 1], False, [0, 0], 1, mask
-        )
-
-    return [
-        lambda: torch.conv2d(images, weights, None, s, p),
-        lambda: gradient([True, False, False])[0],
-        lambda: gradient([False, True, False])[1],
-    ]
+    return torch_convolution(torch, images, weights, grads, shape.stride, shape.kernel // 2)
 
 
 def run(shape: Shape, turns: int, threads: int) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.cuda_roofline import Layer
 from benchmarks.gpu_limits import PRECISIONS
+from benchmarks.others import torch_convolution
 from benchmarks.report import DIRECTIONS
 from benchmarks.timing import interleave
 from minidl import kernels
@@ -88,18 +89,7 @@ def theirs(torch: Any, device: str, layer: Layer, arrays: Any, precision: str) -
     x, w, gy = arrays
     images, grads = (torch.from_numpy(a).to(device, dtype).permute(0, 3, 1, 2) for a in (x, gy))
     weights = torch.from_numpy(w).to(device, dtype).contiguous(memory_format=torch.channels_last)
-    p, s = layer.window // 2, layer.stride
-
-    def gradient(mask: list[bool]) -> Any:
-        return torch.ops.aten.convolution_backward(
-            grads, images, weights, None, [s, s], [p, p], [1, 1], False, [0, 0], 1, mask
-        )
-
-    return [
-        lambda: torch.conv2d(images, weights, None, s, p),
-        lambda: gradient([True, False, False])[0],
-        lambda: gradient([False, True, False])[1],
-    ]
+    return torch_convolution(torch, images, weights, grads, layer.stride, layer.window // 2)
 
 
 def host(result: Any, place: Any, direction: int) -> np.ndarray:

@@ -48,6 +48,23 @@ def torch_network(case: Network, state: State) -> Any:
     return model
 
 
+def torch_convolution(
+    torch: Any, images: Any, weights: Any, grads: Any, stride: int, pad: int
+) -> list[Callable[[], Any]]:
+    """PyTorch's three directions of a convolution: the result, the input's gradient, the weight's."""
+
+    def gradient(mask: list[bool]) -> Any:
+        return torch.ops.aten.convolution_backward(
+            grads, images, weights, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, mask
+        )
+
+    return [
+        lambda: torch.conv2d(images, weights, None, stride, pad),
+        lambda: gradient([True, False, False])[0],
+        lambda: gradient([False, True, False])[1],
+    ]
+
+
 def torch_contestant(case: Network, state: State, channels_last: bool, compiled: bool = False) -> Contestant:
     """The same work as minidl's in PyTorch."""
     import torch
