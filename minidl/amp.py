@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import ContextDecorator
 from typing import Any
 
 import numpy as np
 
-from minidl.autograd.mode import mode
+from minidl.autograd.mode import Setting
 from minidl.dtypes import as_dtype, is_half
 from minidl.tensor import Tensor
 
@@ -30,7 +29,7 @@ __all__ = ["GradScaler", "autocast"]
 NAMES = {"bf16": "bfloat16", "f16": "float16", "fp16": "float16"}
 
 
-class autocast(ContextDecorator):
+class autocast(Setting):
     """Context manager and decorator: inside, convolutions and matrix products take float32 tensors as 16-bit ones.
 
     Softmax, layer and group norms and losses compute in float32 and give float32; batch norm keeps its statistics and
@@ -53,15 +52,7 @@ class autocast(ContextDecorator):
         if not is_half(found):
             raise TypeError(f"autocast: dtype expects 'bf16' or 'f16', got {dtype!r}")
         self.dtype = found if enabled else None
-        self._before: list[Any] = []
-
-    def __enter__(self) -> autocast:
-        self._before.append(mode.autocast)
-        mode.autocast = self.dtype
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        mode.autocast = self._before.pop()
+        super().__init__("autocast", self.dtype)
 
 
 class GradScaler:

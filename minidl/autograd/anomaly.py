@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ContextDecorator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.autograd.mode import mode
+from minidl.autograd.mode import Setting
 
 if TYPE_CHECKING:
     from minidl.autograd.function import Function
@@ -26,7 +25,7 @@ class AnomalyError(RuntimeError):
     """An operator made a NaN out of numbers; the message names it and the line that called it."""
 
 
-class detect_anomaly(ContextDecorator):
+class detect_anomaly(Setting):
     """Context manager and decorator: stop at the first operator that makes a NaN.
 
     Inside, every operator's result is looked at, and every gradient; each node remembers the line of the
@@ -46,15 +45,7 @@ class detect_anomaly(ContextDecorator):
     """
 
     def __init__(self, check_inf: bool = False) -> None:
-        self._watch = Watch(check_inf)
-        self._outer: list[Watch | None] = []
-
-    def __enter__(self) -> None:
-        self._outer.append(mode.watch)
-        mode.watch = self._watch
-
-    def __exit__(self, *_: object) -> None:
-        mode.watch = self._outer.pop()
+        super().__init__("watch", Watch(check_inf))
 
 
 class Watch:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import ContextDecorator, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ContextDecorator
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from minidl.autograd.anomaly import Watch
     from minidl.tensor import Tensor
 
 __all__ = [
+    "Setting",
     "deferring",
     "enable_grad",
     "is_grad_enabled",
@@ -51,19 +52,32 @@ def is_recomputing() -> bool:
     return mode.recomputing
 
 
-class set_grad_enabled(ContextDecorator):
+class Setting(ContextDecorator):
+    """Context manager and decorator: inside, one of the thread's settings has another value."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
+        self._outer: list[Any] = []
+
+    def _recreate_cm(self) -> Self:
+        """A decorated function enters a fresh one at each call: several threads may be in it at once."""
+        fresh = copy(self)
+        fresh._outer = []
+        return fresh
+
+    def __enter__(self) -> None:
+        self._outer.append(getattr(mode, self._name))
+        setattr(mode, self._name, self._value)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(mode, self._name, self._outer.pop())
+
+
+class set_grad_enabled(Setting):
     """Context manager and decorator: record operators (``True``) or not, in this thread."""
 
     def __init__(self, enabled: bool) -> None:
-        self.enabled = bool(enabled)
-        self._outer: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._outer.append(mode.enabled)
-        mode.enabled = self.enabled
-
-    def __exit__(self, *_: object) -> None:
-        mode.enabled = self._outer.pop()
+        super().__init__("enabled", bool(enabled))
 
 
 class no_grad(set_grad_enabled):
@@ -103,11 +117,6 @@ def settle() -> None:
         del t
 
 
-@contextmanager
-def without_autocast() -> Iterator[None]:
+def without_autocast() -> Setting:
     """Operators inside keep the dtypes of their inputs: gradients have those of the forward pass already."""
-    before, mode.autocast = mode.autocast, None
-    try:
-        yield
-    finally:
-        mode.autocast = before
+    return Setting("autocast", None)

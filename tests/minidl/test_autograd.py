@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import Tensor
 from minidl.autograd import Function
+from minidl.autograd.mode import mode
 from minidl.testing import GradientError, gradcheck, gradgradcheck
 
 
@@ -71,6 +73,37 @@ def test_no_grad_and_enable_grad_nest_and_are_per_thread() -> None:
         thread.join()
         assert not minidl.is_grad_enabled()
     assert minidl.is_grad_enabled() and seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "setting"),
+    [(minidl.no_grad(), "enabled"), (minidl.autocast("f16"), "autocast"), (minidl.detect_anomaly(), "watch")],
+)
+def test_a_decorated_function_may_run_in_several_threads_at_once(decorator: Any, setting: str) -> None:
+    entered = threading.Barrier(2)
+    first_left = threading.Event()
+    kept: dict[str, bool] = {}
+
+    @decorator
+    def run(name: str) -> None:
+        entered.wait(10)
+        if name == "second":
+            assert first_left.wait(10)
+
+    def call(name: str) -> None:
+        outer = object()  # each thread's own
+        setattr(mode, setting, outer)
+        run(name)
+        kept[name] = getattr(mode, setting) is outer
+        if name == "first":
+            first_left.set()
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kept == {"first": True, "second": True}
 
 
 def test_graphs_are_freed_without_the_garbage_collector() -> None:
