@@ -155,10 +155,10 @@ class ConvMixin(ReferenceBackend):
         """Cross-correlation of x (N, H, W, C) with w (O, KH, KW, C/groups), plus bias (O,), plus residual
         (N, OH, OW, O): y (N, OH, OW, O).
 
-        relu=True ends in max(y, 0), NaN stays NaN. kept: a dictionary that stays with w as long as its values do; the
-        packed weight is kept there. statistics: a list that gets mean and variance of y's channels, computed along; it
-        stays empty where no kernel does that. Half types add up in float32. Raises ValueError when shapes do not fit
-        together.
+        relu=True ends in max(y, 0), NaN stays NaN. kept: a dictionary that stays with w and bias as long as their
+        values do; both are kept there as kernels read them. statistics: a list that gets mean and variance of y's
+        channels, computed along; it stays empty where no kernel does that. Half types add up in float32; bias and
+        residual are rounded to x's dtype. Raises ValueError when shapes do not fit together.
         """
         expect_ndim("conv2d", "x", x, 4)
         n, h, width, c = x.shape
@@ -179,10 +179,13 @@ class ConvMixin(ReferenceBackend):
         device = self.device
         y = device.empty((n, *out, o), x.dtype)
         if y.size:
-            bias = None if bias is None else operand(device, bias)
-            residual = None if residual is None else operand(device, residual)
+            residual = None if residual is None else operand(device, residual, x.dtype)
             place = (0, out[0] * out[1] * o, out[1] * o, o)
             x, kept = operand(device, x), {} if kept is None else kept
+            if bias is not None:  # a fused network's is float32
+                if (device.name, "bias") not in kept:
+                    kept[device.name, "bias"] = operand(device, bias, x.dtype)
+                bias = kept[device.name, "bias"]
             if depthwise.is_depthwise(o, w.shape[3], groups):
                 if device.name not in kept:
                     kept[device.name] = pack_taps(device, flat_weight(device, w), (0, 1, kh), (0, 1, kw))
@@ -235,8 +238,8 @@ class ConvMixin(ReferenceBackend):
         if not gx.size:
             return gx
         gy, flat = operand(device, gy), flat_weight(device, w)
-        bias = None if bias is None else operand(device, bias)
-        residual = None if residual is None else operand(device, residual)
+        bias = None if bias is None else operand(device, bias, gy.dtype)
+        residual = None if residual is None else operand(device, residual, gy.dtype)
         for row in down:
             for col in across:
                 place = (

@@ -48,7 +48,7 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     width = copy_width(a, a_stored.shape[2], b_stored.shape[2])
     table = tiling.candidates(device, arithmetic, a.dtype.itemsize, width, across=b_rows or not a_along)
     along = f"{str(a_along).lower()}, {str(not b_rows).lower()}"
-    bias = None if bias is None else operand(device, bias)
+    bias = None if bias is None else operand(device, bias, a.dtype)
 
     def run(tile: Tiling) -> None:
         tiles = -(-m // tile.bm) * -(-n // tile.bn)

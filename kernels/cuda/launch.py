@@ -42,8 +42,10 @@ def pointer(array: Array) -> int:
     return int(host.ctypes.data if hasattr(host, "ctypes") else host.data.ptr)
 
 
-def operand(device: Device, array: Array) -> Array:
-    """``array`` as kernels read it: C-contiguous, starting at a multiple of 16 bytes."""
+def operand(device: Device, array: Array, dtype: Any = None) -> Array:
+    """``array`` as kernels read it: C-contiguous, starting at a multiple of 16 bytes, in ``dtype`` if one is given."""
+    if dtype is not None:
+        array = array.astype(dtype, copy=False)
     array = device.xp.ascontiguousarray(array).reshape(array.shape)  # which makes one axis of none
     if array.size and pointer(array) % 16:
         aligned = device.empty(array.shape, array.dtype)

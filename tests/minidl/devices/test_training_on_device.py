@@ -67,6 +67,23 @@ def test_an_evaluated_and_a_fused_network_give_the_cpus_logits(device: str) -> N
         np.testing.assert_allclose(fused(images.to(device)).cpu().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_fused_in_bfloat16_gives_nearly_the_cpus_results(device: str) -> None:
+    minidl.manual_seed(1)
+    first, depthwise = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+    model = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), depthwise, nn.BatchNorm2d(8))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # so that the folded bias, which is float32, is not 0
+            assert module.bias is not None and module.running_mean is not None
+            module.bias.data[:] = np.linspace(-0.3, 0.4, module.num_features)
+            module.running_mean.data[:] = np.linspace(0.2, -0.1, module.num_features)
+    images, _ = batch(0)
+    with minidl.no_grad():
+        expected = minidl.fuse(model.eval(), "bfloat16")(images).float().numpy()
+        found = minidl.fuse(model.to(device), "bfloat16")(images.to(device)).float().cpu().numpy()
+    # biases stay float32 there and are rounded here, and so is each layer's result
+    np.testing.assert_allclose(found, expected, atol=2.0**-7 * np.abs(expected).max())
+
+
 def test_weights_and_optimizer_state_pass_between_devices(device: str, tmp_path: Path) -> None:
     there = network().to(device)
     optimizer = OPTIMIZERS["sgd"](there)
