@@ -53,7 +53,7 @@ def compile_step(
 
     - Tensors and NumPy arrays, also in lists, tuples and dicts, are inputs; arrays arrive in the function as tensors of
       the device. Every new shape, dtype or memory layout is a capture of its own, and so is every new value of anything
-      else (numbers, strings, models).
+      else (numbers, strings, models). No gradient goes past an argument, or stays on it: return ``x.grad``.
     - Results are copies, without a graph: the step holds forward and backward, or runs under ``no_grad``.
     - Everything else that the function reads on the host is read once, at the capture: modes of layers, Python numbers,
       NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, random
@@ -61,6 +61,7 @@ def compile_step(
     - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
       them, and let the step call ``zero_grad``. An optimizer's state, or weights of a fused network, that
       were loaded make a new capture.
+    - One thread at a time calls the step.
 
     Args:
         function: the step.
@@ -216,8 +217,9 @@ def _signature(value: Any, place: devices.Place) -> Any:
 
 
 def _here(tensor: Tensor, place: devices.Place) -> Tensor:
-    """A tensor on the device; itself if it is there."""
-    return tensor if place.holds(tensor.data) else _like(tensor, place.put(devices.host(tensor.data)))
+    """A leaf with the tensor's array, or with a copy of it on the device."""
+    array = tensor.data if place.holds(tensor.data) else place.put(devices.host(tensor.data))
+    return _like(tensor, array)
 
 
 def _like(tensor: Tensor, array: Any) -> Tensor:

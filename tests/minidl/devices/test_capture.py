@@ -133,6 +133,19 @@ def test_random_numbers_go_on_as_without_capture(device: str) -> None:
     assert len({str(f) for f in found[0]}) == 6
 
 
+def test_a_gradient_of_an_argument_is_returned_and_stays_nowhere(device: str) -> None:
+    def step(x: Tensor) -> Tensor | None:
+        (x * x).sum().backward()
+        return x.grad
+
+    run: Any = minidl.compile_step(step)
+    x = minidl.ones(2, device=device, requires_grad=True)
+    for i in range(1, 6):
+        x.data[...] = i
+        assert run(x).tolist() == [2.0 * i] * 2
+    assert x.grad is None and run.captures == 1
+
+
 def test_results_stay_what_they_were(device: str) -> None:
     step = minidl.compile_step(lambda x: x + 1)
     results = [step(minidl.full((2,), float(i), device=device)) for i in range(6)]
