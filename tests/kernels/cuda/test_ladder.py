@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from benchmarks.ladder_cuda import table
 from minidl.kernels.emulator import EmulatedDevice
 from minidl.kernels.ladder.cuda import HEADERS, STEPS, Step
 from minidl.kernels.reference import ReferenceBackend
@@ -75,6 +76,7 @@ def test_each_step_asks_less_of_memory_than_the_one_before(device: EmulatedDevic
     assert sectors[2] < sectors[1] / 5
     assert sectors[3] < sectors[2] / 2
     assert sectors[4] < sectors[3]
+    assert sectors[4] >= sectors[5] >= sectors[6] > 0.9 * sectors[4]
 
 
 def test_a_step_names_the_architecture_that_it_needs(device: EmulatedDevice) -> None:
@@ -100,3 +102,9 @@ def test_every_file_is_on_the_ladder_and_on_its_page() -> None:
     for step in STEPS:
         assert f"../kernels/ladder/cuda/source/{step.file}" in page
         assert f"| {step.number} {step.title} |" in page
+
+
+@emulator
+def test_the_pages_counts_are_the_kernels() -> None:
+    page = (ROOT / "docs" / "convolution-cuda.md").read_text(encoding="utf8")
+    assert "\n".join(table()) in page  # else: python -m benchmarks.ladder_cuda --docs

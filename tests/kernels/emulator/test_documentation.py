@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kernels.emulator.needs import emulator
+from tests.minidl.test_documents import ROOT, blocks
 
 pytestmark = emulator
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "gpu-without-a-gpu.md"
+NAME = "docs/gpu-without-a-gpu.md"
 
 
 def test_the_documents_code_gives_the_documents_report(capsys: pytest.CaptureFixture[str]) -> None:
-    text = DOCUMENT.read_text(encoding="utf8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    text = (ROOT / NAME).read_text(encoding="utf8")
     report = re.search(r"```\n(row_sum: .*?)\n```", text, re.DOTALL)
-    assert len(blocks) == 3 and report is not None
-    scope: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, DOCUMENT.name, "exec"), scope)
+    assert report is not None
+    exec(compile(blocks(NAME), NAME, "exec"), dict[str, Any]())
     printed = capsys.readouterr().out
     assert printed.startswith("True\n")
     assert report[1] in printed
