@@ -274,7 +274,7 @@ def set_value(w: Writer, i: Instruction) -> str:
 
 
 @instruction("testp")
-def test_property(w: Writer, i: Instruction) -> str:
+def has_property(w: Writer, i: Instruction) -> str:
     kind = i.opcode[-1]
     tests = {
         "finite": "isfinite(a)",

@@ -90,6 +90,11 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(o for o in out if o)
 
 
+def vector(operand: str) -> list[str]:
+    """``{a, b}`` as a list; a single operand as a list of one."""
+    return [o.strip() for o in operand.strip("{}").split(",")]
+
+
 def parse(ptx: str) -> Program:
     """Take a PTX file apart.
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from minidl.kernels.cuda.device import CUDAError
-from minidl.kernels.emulator.ptx import Instruction, Kernel, Label, Place, Program, parse
-from minidl.kernels.emulator.warpgroups import states, uses_wgmma, vector, watched, wgmma
+from minidl.kernels.emulator.ptx import Instruction, Kernel, Label, Place, Program, parse, vector
+from minidl.kernels.emulator.warpgroups import states, uses_wgmma, watched, wgmma
 
 C = {
     "b8": "uint8_t",

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from minidl.kernels.cuda.device import CUDAError
-from minidl.kernels.emulator.ptx import Instruction, Kernel
+from minidl.kernels.emulator.ptx import Instruction, Kernel, vector
 
 if TYPE_CHECKING:
     from minidl.kernels.emulator.translate import Writer
@@ -24,11 +24,6 @@ TRANSPOSED_B, NEGATED_B = 2, 2
 def uses_wgmma(kernels: list[Kernel]) -> bool:
     """Whether any of them multiplies by warpgroups."""
     return any(isinstance(i, Instruction) and i.opcode[0] == "wgmma" for k in kernels for i in k.body)
-
-
-def vector(operand: str) -> list[str]:
-    """``{a, b}`` as a list; a single operand as a list of one."""
-    return [o.strip() for o in operand.strip("{}").split(",")]
 
 
 def is_move(i: Instruction, registers: dict[str, str]) -> bool:
