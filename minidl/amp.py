@@ -32,10 +32,12 @@ NAMES = {"bf16": "bfloat16", "f16": "float16", "fp16": "float16"}
 class autocast(Setting):
     """Context manager and decorator: inside, convolutions and matrix products take float32 tensors as 16-bit ones.
 
-    Softmax, layer and group norms and losses compute in float32 and give float32; batch norm keeps its statistics and
-    parameters in float32 and gives what it got; sums add up in float32. Everything else follows its inputs, a float32
-    and a 16-bit operand giving float32. Parameters stay float32, and so do their gradients. float64 is left alone. The
-    choice is the thread's; ``backward`` uses that of the forward pass, wherever it is called.
+    Softmax, layer and group norms, losses, means, variances, norms, running sums, products, and activations that are
+    made of several operators (gelu, silu, softplus, ...) compute in float32 and give float32. Batch norm keeps its
+    statistics and parameters in float32 and gives what it got; ``sum`` adds up in float32 and gives what it got.
+    Everything else follows its inputs, a float32 and a 16-bit operand giving float32. Parameters stay float32, and so
+    do their gradients. float64 is left alone. The choice is the thread's; ``backward`` uses that of the forward pass,
+    wherever it is called.
 
     Args:
         dtype: "bf16" (float32's range: needs no scaler) or "f16" (more digits, a small range: use
@@ -109,6 +111,7 @@ class GradScaler:
                     continue
                 gradient = parameter.grad.data
                 gradient *= gradient.dtype.type(1.0 / self._scale)
+                parameter.grad.mark_changed()
                 flag = np.isfinite(gradient).all()
                 finite = flag if finite is None else finite & flag  # one question to the device, at the end
         self._finite[id(optimizer)] = finite is None or bool(finite)

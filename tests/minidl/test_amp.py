@@ -104,8 +104,12 @@ def test_gradients_are_unscaled_once_for_clipping() -> None:
     optimizer = optim.SGD([p], lr=1.0)
     scaler = minidl.GradScaler(init_scale=4.0)
     scaler.scale((p * 3).sum()).backward()
+    assert p.grad is not None
+    earlier = p.grad * minidl.ones(1, requires_grad=True)
     scaler.unscale_(optimizer)
-    assert p.grad is not None and p.grad.item() == 3.0
+    assert p.grad.item() == 3.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        earlier.backward()
     with pytest.raises(RuntimeError, match="unscale_ was called already"):
         scaler.unscale_(optimizer)
     scaler.step(optimizer)
