@@ -44,9 +44,8 @@ def mmd_loss(
     distances = squared_distances(minidl.cat([source, target]))
     if bandwidth is None:
         pairs = (n + m) * (n + m - 1)
-        bandwidth = (
-            float(devices.host(distances.data).sum(dtype=np.float64)) / pairs or 1.0
-        )  # 1 where all rows are equal
+        total = float(devices.host(distances.data).sum(dtype=np.float64))
+        bandwidth = total / pairs or 1.0  # 1 where all rows are equal
     # MMD^2 = w^T K w with w = 1/n for the source rows and -1/m for the target rows
     rows = np.concatenate([np.full(n, 1.0 / n), np.full(m, -1.0 / m)]).astype(source.dtype)
     signs = minidl.Tensor(np.outer(rows, rows) / len(scales)).to(source.device)

@@ -48,11 +48,11 @@ def pseudo_labels(
 
 def update_average(average: Module, model: Module, decay: float) -> None:
     """average <- decay average + (1 - decay) model, for parameters and floating buffers; others are copied."""
-    state = model.state_dict()
-    for name, tensor in average.state_dict().items():
-        mixed = decay * tensor + (1.0 - decay) * state[name] if tensor.dtype.kind == "f" else state[name]
-        state[name] = np.asarray(mixed, tensor.dtype)
-    average.load_state_dict(state)
+    present = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with minidl.no_grad():
+        for name, tensor in (*average.named_parameters(), *average.named_buffers()):
+            new = present[name].to(tensor.device)
+            tensor.copy_(decay * tensor + (1.0 - decay) * new if tensor.dtype.kind == "f" else new)
 
 
 class SelfTraining(Module):

@@ -12,10 +12,9 @@ from minidl.adaptation.alignment import Alignment, Both
 from minidl.adaptation.domains import PairOfBatches
 from minidl.adaptation.mixing import mix_domains
 from minidl.adaptation.self_training import SelfTraining
-from minidl.kernels import devices
 from minidl.nn import Module
 from minidl.tensor import Tensor
-from minidl.training.trainer import Trainer, device_of
+from minidl.training.trainer import Trainer, device_of, hits
 
 __all__ = ["AdaptationTrainer", "Features", "Mixing", "Parts"]
 
@@ -103,7 +102,7 @@ class AdaptationTrainer(Trainer):
             self.self_training.update(self.model)
         return done
 
-    def loss(self, inputs: Any, labels: np.ndarray) -> tuple[Tensor, int]:
+    def loss(self, inputs: Any, labels: np.ndarray) -> tuple[Tensor, Any]:
         """The sum of the terms, and how many of the labelled images are predicted right."""
         batch: PairOfBatches = inputs
         images = batch.source
@@ -120,4 +119,4 @@ class AdaptationTrainer(Trainer):
             loss = loss + self.alignment(both, self.progress)
         if self.self_training is not None and batch.weak is not None:
             loss = loss + self.self_training(batch.weak, logits[n:])
-        return loss, int((devices.host(logits.data[:n].argmax(axis=1)) == labels).sum())
+        return loss, hits(logits, labels)

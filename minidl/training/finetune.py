@@ -212,7 +212,7 @@ def _loaders(
 
 
 def train_loader(
-    dataset: Dataset, settings: TrainingSettings, cfg: Mapping[str, Any], workers: int, device: str = "cpu"
+    dataset: Dataset, settings: TrainingSettings, cfg: Mapping[str, Any], workers: int, device: str
 ) -> DataLoader:
     """The images of a data set shuffled and augmented, in batches, as the settings say."""
     return DataLoader(

@@ -114,7 +114,7 @@ def pretrain(
     folder = RunFolder(out, network, describe, identity, step_seconds=step_seconds)
     if status == "unfinished":
         folder.read()
-    loader = train_loader(splits.train, settings, cfg, workers)
+    loader = train_loader(splits.train, settings, cfg, workers, device)
     epochs = settings.epochs or 0
     optimizer = make_optimizer(settings, network)
     shown = _shown(splits, cfg) if draw else None

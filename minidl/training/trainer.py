@@ -173,9 +173,7 @@ class Trainer:
         """What is minimised on one batch, and how many of its labels are predicted right (a number, or an array on the
         model's device)."""
         logits = self.model(inputs.to(device_of(self.model)))
-        best = logits.data[: len(labels)].argmax(axis=1)
-        truth = labels.data if isinstance(labels, minidl.Tensor) else devices.like(labels, best)
-        return self.objective(logits, labels), (best == truth).sum()
+        return self.objective(logits, labels), hits(logits, labels)
 
     def validate(self, loader: Loader) -> tuple[float, float | None]:
         """Loss and accuracy on the validation batches."""
@@ -214,6 +212,13 @@ def _rank(row: EpochRow) -> tuple[float, float]:
     if row.val_loss is None:
         return (float(row.epoch), 0.0)
     return (row.val_accuracy or 0.0, -row.val_loss)
+
+
+def hits(logits: minidl.Tensor, labels: Any) -> Any:
+    """How many of the labels (n,) the first n rows of the logits predict: a number on the device of the logits."""
+    best = logits.data[: len(labels)].argmax(axis=1)
+    truth = labels.data if isinstance(labels, minidl.Tensor) else devices.like(labels, best)
+    return (best == truth).sum()
 
 
 def device_of(model: Module) -> str:
