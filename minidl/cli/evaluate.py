@@ -108,8 +108,8 @@ def _images(data: str, split: str, val_split: float, seed: int, reporter: Report
     """The part of the data to evaluate; says so where that was cut out of a whole."""
     from minidl.data import ConcatDataset, Subset, open_dataset
 
-    part: Literal["train", "val"] | None = None if split == "all" else "train" if split == "train" else "val"
-    splits = open_dataset(data, part, val_split=val_split, seed=seed)
+    parts: dict[str, Literal["train", "val"] | None] = {"train": "train", "val": "val", "all": None}
+    splits = open_dataset(data, parts[split], val_split=val_split, seed=seed)
     chosen = [each for each in (splits.train, splits.val) if len(each)]
     if not chosen:
         raise MinidlError(f"{data}: has no images in its {split} part")

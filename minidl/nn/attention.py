@@ -192,14 +192,7 @@ class MultiheadAttention(Module):
             return x.unsqueeze(0)
         return x if self.batch_first else x.permute(1, 0, 2)
 
-    def _mask(
-        self,
-        attn_mask: Any,
-        key_padding_mask: Any,
-        is_causal: bool,
-        q: Tensor,
-        source: int,
-    ) -> Any:
+    def _mask(self, attn_mask: Any, key_padding_mask: Any, is_causal: bool, q: Tensor, source: int) -> Any:
         """Both masks as floats to add to the scores (N, heads, L, S) of queries q (N, L, E), columns for appended
         keys included.
         """

@@ -398,9 +398,8 @@ def test_every_method_is_a_function_with_a_docstring() -> None:
 
     for name in Methods.__annotations__:
         method = getattr(Tensor, name)
-        function = getattr(
-            minidl.ops, name
-        )  # the method may lack its check that the first argument is a tensor
+        function = getattr(minidl.ops, name)
+        # the method may lack its check that the first argument is a tensor
         assert method is function or method is function.__wrapped__, name
         assert method.__doc__, name
     assert all(getattr(minidl, name) is not None for name in minidl.__all__)
