@@ -34,6 +34,8 @@ def names(value: Any, where: str) -> list[str]:
 
 def test_every_name_of_the_fake_is_one_of_cupys() -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    if cupy.ndarray is fake_cupy.ndarray:
+        pytest.skip("the fake stands for CuPy in this run")
     paths = names(fake_cupy.module(), "")
     assert {"cuda.function.Module", "cuda.Stream.begin_capture", "get_default_memory_pool"} <= set(paths)
     absent = []

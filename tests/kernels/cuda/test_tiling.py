@@ -46,6 +46,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = SimpleNamespace(writable=lambda name: tmp_path, write_atomically=folders.write_atomically)
     monkeypatch.setattr(tuning, "folders", place)
     monkeypatch.setattr(tuning, "_tables", {})
+    monkeypatch.delenv("MINIDL_TUNE", raising=False)
 
 
 def convolve(device: EmulatedDevice) -> None:
