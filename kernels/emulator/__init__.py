@@ -6,8 +6,10 @@ It needs no graphics card and no driver: only NVRTC (extra ``minidl[emulator]``)
     add = device.compile("elementwise.cu")["add_float"]
     device.launch(add, 4, 256, (a, b, c, 1000))
 
-:mod:`.ptx` takes PTX apart, :mod:`.translate` writes it as C++, :mod:`.build` compiles that, and ``runtime/`` runs each
-CUDA thread as a fiber. docs/gpu-without-a-gpu.md shows how to use it.
+:mod:`.ptx` takes PTX apart, :mod:`.translate` writes it as C++ (instructions: :mod:`.arithmetic`, :mod:`.memory`,
+:mod:`.warps`, :mod:`.warpgroups`), :mod:`.build` compiles that, and ``runtime/`` runs each CUDA thread as a fiber.
+:mod:`.array` has arrays that behave as CuPy's, :mod:`.poison` what lies in memory that nobody wrote,
+:mod:`.recording` what a captured step is here. docs/gpu-without-a-gpu.md shows how to use it.
 """
 
 from __future__ import annotations
