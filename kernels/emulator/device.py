@@ -102,6 +102,11 @@ _running = threading.Lock()  # the runtime runs one launch at a time
 _addressed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
+def addressed() -> list[np.ndarray]:
+    """The arrays alive whose address was asked for; other threads may ask for more meanwhile."""
+    return [array for reference in _addressed.valuerefs() if (array := reference()) is not None]
+
+
 class EmulatedDevice:
     """A device (see :class:`minidl.kernels.cuda.device.Device`) that needs no graphics card.
 
@@ -188,7 +193,7 @@ class EmulatedDevice:
                 f"{function.name}: {total} bytes of shared memory, the device allows {self.shared_limit} for a block"
             )
         values, arrays = self._arguments(function, args)
-        arrays += _addressed.values()
+        arrays += addressed()
 
         later(lambda: self._run(function, g, b, shared_bytes, values, arrays))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
 from minidl.kernels.cuda.device import Function
 from minidl.kernels.emulator import EmulatedDevice, KernelFault
+from minidl.kernels.emulator.device import addressed
 from tests.kernels.emulator.needs import emulator
 
 pytestmark = emulator
@@ -122,3 +126,28 @@ def test_an_unknown_kernel_is_named_with_those_there_are(device: EmulatedDevice)
 def test_too_much_shared_memory_is_refused(device: EmulatedDevice, fill: Function) -> None:
     with pytest.raises(ValueError, match="fill: 200000 bytes of shared memory, the device allows"):
         device.launch(fill, 1, 32, GOOD, shared_bytes=200000)
+
+
+def test_threads_may_ask_for_addresses_while_others_launch(device: EmulatedDevice) -> None:
+    kept = [np.zeros(1) for _ in range(3000)]
+    for array in kept:
+        device.address(array)
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            for array in [np.zeros(1) for _ in range(50)]:
+                device.address(array)
+
+    interval = sys.getswitchinterval()
+    other = threading.Thread(target=ask)
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(300):
+            found = {id(array) for array in addressed()}
+            assert found.issuperset(map(id, kept))
+    finally:
+        done.set()
+        other.join()
+        sys.setswitchinterval(interval)
