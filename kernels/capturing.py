@@ -40,6 +40,7 @@ class Capture:
         self._held: list[Any] = []
         self._conditions: list[Callable[[], bool]] = []
         self._gradients: list[tuple[Any, Any]] = []
+        self._versions: list[list[int]] = []
         self._undo: list[Callable[[], None]] = []
         self._replay: Callable[[], None] | None = None
         self._fresh = False
@@ -63,6 +64,10 @@ class Capture:
     def set_gradient(self, leaf: Any) -> None:
         """The present gradient of a leaf is a result of the recording: it is there again after a replay."""
         self._gradients.append((leaf, leaf.grad))
+
+    def changes(self, version: list[int]) -> None:
+        """The array with this count of changes is written to by the recording, and so by every replay."""
+        self._versions.append(version)
 
     def before_replay(self, action: Callable[[], None]) -> None:
         """Do this on the host before every replay but the first, in the order of these calls: the recording itself was
@@ -115,6 +120,8 @@ class Capture:
         if not self._fresh:
             for action in self._before:
                 action()
+            for version in self._versions:
+                version[0] += 1
         self._fresh = False
         self._replay()
         for leaf, grad in self._gradients:

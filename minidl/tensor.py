@@ -21,7 +21,7 @@ from minidl.autograd import hooks
 from minidl.autograd.hooks import GradientHook
 from minidl.conversions import Conversions
 from minidl.dtypes import as_dtype, default_dtype, is_floating, is_supported
-from minidl.kernels import devices
+from minidl.kernels import capturing, devices
 from minidl.methods import Methods
 from minidl.operators import Operators
 
@@ -375,8 +375,11 @@ class Tensor(Operators, Conversions, Methods):
 
     def mark_changed(self) -> None:
         """Tell the graph that ``data`` was written to: a saved tensor changed since is then an error instead
-        of a wrong gradient."""
+        of a wrong gradient. In a captured step every replay writes to it again."""
         self._version[0] += 1
+        capture = capturing.active()
+        if capture is not None:
+            capture.changes(self._version)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _ops.setitem(self, _plain_index(index, self.data), value)

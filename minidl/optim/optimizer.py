@@ -187,13 +187,11 @@ class Optimizer:
                 capture.if_it_fails(partial(_restore, state, dict(state)))
                 state["step"] += 1
                 alike.setdefault((number, state["step"]), []).append((parameter, state))
-        members = [m for several in alike.values() for m in several]
-        arrays = [(parameter, parameter.data, state) for parameter, state in members]
+        arrays = [(p, p.data, state) for several in alike.values() for p, state in several]
 
         def advance() -> None:
-            for parameter, state in members:
+            for _, _, state in arrays:
                 state["step"] += 1
-                parameter.mark_changed()
 
         capture.before_replay(advance)
         capture.depends(

@@ -273,6 +273,22 @@ def test_a_fused_network_whose_weights_were_loaded_is_captured_anew(device: str)
         assert len(calls) == 4 and after == [fused(images).tolist()] * 3 and after[0] != before[0]
 
 
+def test_a_fused_network_that_is_trained_by_a_captured_step_is_folded_anew(device: str) -> None:
+    found = []
+    for compiled in (False, True):
+        minidl.manual_seed(0)
+        fused = minidl.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(device).eval())
+        run: Any = minidl.compile_step(fused.forward, warmup=1) if compiled else fused.forward
+        logits = []
+        with minidl.no_grad():
+            for images, _ in batches(4, device):
+                fused.train()
+                run(images)
+                logits.append(fused.eval()(images).tolist())
+        found.append(logits)
+    assert found[0] == found[1]
+
+
 def test_a_first_optimizer_step_inside_a_capture_is_refused(device: str) -> None:
     model = nn.Linear(3, 2).to(device)
     optimizers: list[optim.Optimizer] = []
