@@ -5,19 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from minidl.cli import runs
 from minidl.cli.options import add_device, add_loading, add_model, number
-from minidl.cli.runs import (
-    add_course,
-    add_layers,
-    add_optimizer,
-    add_run,
-    given_settings,
-    how,
-    run_settings,
-    running,
-    start,
-    with_known_model,
-)
 from minidl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,11 +35,10 @@ metrics.csv, and pictures: clouds of features of both domains, classes before an
 network of the last step is kept: without labels no epoch can be called the best."""
 
 _SETTINGS = (
-    *("model", "weights", "method", "self_training", "epochs", "steps_per_epoch"),
-    *("batch_size", "source_batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup"),
-    *("freeze", "layer_decay", "clip_norm", "augment", "mix_share", "mix_signs", "statistics", "prior"),
-    *("align_weight", "self_weight", "threshold", "average", "balance", "student_augment"),
-    *("labels_per_class", "seed", "val_split"),
+    *runs.SETTINGS,
+    *("weights", "freeze", "layer_decay", "method", "steps_per_epoch", "source_batch_size"),
+    *("mix_share", "mix_signs", "statistics", "prior", "align_weight", "labels_per_class"),
+    *("self_training", "self_weight", "threshold", "average", "balance", "student_augment"),
 )
 """What may be given on the command line, under its name in minidl.adaptation.AdaptSettings."""
 
@@ -70,7 +58,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "source", metavar="SOURCE", help="labelled images: a folder, zip file, CIFAR-10 or idx"
     )
     parser.add_argument("target", metavar="TARGET", help="images of the other domain; labels are not needed")
-    add_run(parser)
+    runs.add_run(parser)
     parser.add_argument("--method", metavar="NAME", help="see below; default coral")
     add_model(parser)
     train = parser.add_argument_group("training")
@@ -82,10 +70,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     train.add_argument(
         "--source-batch-size", type=number(int, 1), metavar="N", help="labelled images per batch; default 64"
     )
-    add_optimizer(train)
-    add_layers(train)
+    runs.add_optimizer(train)
+    runs.add_layers(train)
     train.add_argument("--augment", metavar="LEVEL", help="none, light, basic (default) or strong")
-    add_course(
+    runs.add_course(
         train,
         "share of each class for validation, of both domains, where they have no validation part; default 0.2",
     )
@@ -168,16 +156,16 @@ def _add_self_training(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    reporter, status = start(arguments)
+    reporter, status = runs.start(arguments)
     from minidl.adaptation import AdaptSettings, adapt
     from minidl.adaptation.clouds import EMBEDDINGS
     from minidl.cli.console import program, quoted
 
     if arguments.embedding not in EMBEDDINGS:
         raise UsageError(f"argument --embedding: must be pca or tsne, got {arguments.embedding!r}")
-    given = given_settings(arguments, _SETTINGS, _PARSED)
-    settings = run_settings(AdaptSettings, given, arguments, status, _PARSED, _trained_network)
-    with running(arguments, reporter):
+    given = runs.given_settings(arguments, _SETTINGS, _PARSED)
+    settings = runs.run_settings(AdaptSettings, given, arguments, status, _PARSED, _trained_network)
+    with runs.running(arguments, reporter):
         done = adapt(
             arguments.source,
             arguments.target,
@@ -185,7 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.out,
             ignore_target_labels=arguments.ignore_target_labels,
             embedding=arguments.embedding,
-            **how(arguments, reporter),
+            **runs.how(arguments, reporter),
         )
     if done.report is not None:
         reporter.log("")
@@ -228,4 +216,4 @@ def report_text(report: DomainReport) -> str:
 def _trained_network(given: dict[str, Any]) -> dict[str, Any]:
     if "weights" not in given:
         raise UsageError("argument --weights: is needed, a network trained on SOURCE ('minidl finetune')")
-    return with_known_model(given)
+    return runs.with_known_model(given)

@@ -5,19 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from minidl.cli import runs
 from minidl.cli.options import add_device, add_loading, add_model, number
-from minidl.cli.runs import (
-    add_course,
-    add_layers,
-    add_optimizer,
-    add_run,
-    given_settings,
-    how,
-    run_settings,
-    running,
-    start,
-    with_known_model,
-)
 
 EXAMPLE = """\
 examples:
@@ -38,9 +27,8 @@ sure predictions), spread or cluster (label the images by the network's features
 takes seconds). The images are those of --unlabelled, or with --labels-per-class the rest of DATA."""
 
 _SETTINGS = (
-    *("model", "weights", "new_classifier"),
-    *("epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup", "freeze"),
-    *("layer_decay", "label_smoothing", "clip_norm", "augment", "seed", "val_split"),
+    *runs.SETTINGS,
+    *("weights", "new_classifier", "freeze", "layer_decay", "label_smoothing"),
     *("labels_per_class", "semi", "unlabelled"),
 )
 """What may be given on the command line, under its name in minidl.training.Settings."""
@@ -58,15 +46,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=EXAMPLE,
     )
     parser.add_argument("data", metavar="DATA", help="the images: a folder, zip file, CIFAR-10 or idx files")
-    add_run(parser)
+    runs.add_run(parser)
     add_model(parser)
     train = parser.add_argument_group("training")
     train.add_argument(
         "--epochs", type=number(int, 1), metavar="N", help="default 10; 100 for --freeze trunk --augment none"
     )
     add_loading(train, 32)
-    add_optimizer(train)
-    add_layers(train)
+    runs.add_optimizer(train)
+    runs.add_layers(train)
     train.add_argument("--label-smoothing", type=number(float, 0, 0.99), metavar="X", help="default 0")
     train.add_argument(
         "--augment",
@@ -79,7 +67,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=None,
         help="replace the classifier even when the weights have as many classes as the data",
     )
-    add_course(train, "share of each class for validation where the data has no validation part; default 0.2")
+    runs.add_course(
+        train, "share of each class for validation where the data has no validation part; default 0.2"
+    )
     _add_few_labels(parser)
     parser.add_argument(
         "--no-pictures", action="store_true", help="do not draw curves, confusion matrix, predictions"
@@ -115,15 +105,19 @@ def _add_few_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    reporter, status = start(arguments)
+    reporter, status = runs.start(arguments)
     from minidl.cli.console import evaluation_text, program, quoted
     from minidl.training import Settings, fine_tune
 
-    given = given_settings(arguments, _SETTINGS, _PARSED)
-    settings = run_settings(Settings, given, arguments, status, _PARSED, with_known_model)
-    with running(arguments, reporter):
+    given = runs.given_settings(arguments, _SETTINGS, _PARSED)
+    settings = runs.run_settings(Settings, given, arguments, status, _PARSED, runs.with_known_model)
+    with runs.running(arguments, reporter):
         done = fine_tune(
-            arguments.data, settings, arguments.out, **how(arguments, reporter), capture=arguments.capture
+            arguments.data,
+            settings,
+            arguments.out,
+            **runs.how(arguments, reporter),
+            capture=arguments.capture,
         )
     reporter.log("")
     if done.evaluation is None:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from minidl.cli import runs
 from minidl.cli.options import add_device, add_loading, number
-from minidl.cli.runs import (
-    add_course,
-    add_optimizer,
-    add_run,
-    given_settings,
-    how,
-    run_settings,
-    running,
-    start,
-)
 from minidl.errors import UsageError
 
 EXAMPLE = """\
@@ -32,11 +23,6 @@ The folder --out gets the best and the last checkpoint, metrics.csv, the curves,
 after every epoch (pictures/), the codes in a plane (latent.png), and of a variational autoencoder samples.png and
 interpolations.png. After any interruption the same command with --resume ends in the same weights."""
 
-_SETTINGS = (
-    *("model", "epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup"),
-    *("clip_norm", "augment", "seed", "val_split"),
-)
-
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -46,7 +32,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=EXAMPLE,
     )
     parser.add_argument("data", metavar="DATA", help="the images: a folder, zip file, CIFAR-10 or idx files")
-    add_run(parser)
+    runs.add_run(parser)
     parser.add_argument(
         "--model", metavar="NAME", help="the autoencoder, e.g. conv_autoencoder ('minidl models autoencoder')"
     )
@@ -60,26 +46,28 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     train = parser.add_argument_group("training")
     train.add_argument("--epochs", type=number(int, 1), metavar="N", help="default 10")
     add_loading(train, 128)
-    add_optimizer(train, "adam (default), adamw, sgd or rmsprop")
+    runs.add_optimizer(train, "adam (default), adamw, sgd or rmsprop")
     train.add_argument("--augment", metavar="LEVEL", help="none (default), light, basic or strong")
-    add_course(train, "share of the images for validation where the data has no validation part; default 0.1")
+    runs.add_course(
+        train, "share of the images for validation where the data has no validation part; default 0.1"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
     add_device(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    reporter, status = start(arguments)
+    reporter, status = runs.start(arguments)
     from minidl.cli.console import program, quoted
     from minidl.training import PretrainSettings, pretrain
 
-    given = given_settings(arguments, _SETTINGS, {"model_options": "model_option"})
+    given = runs.given_settings(arguments, runs.SETTINGS, {"model_options": "model_option"})
     if arguments.input_size is not None:
         given["preprocess"] = {"input_size": arguments.input_size}
     options = {"model_options": "model-option", "preprocess": "input-size"}
-    settings = run_settings(PretrainSettings, given, arguments, status, options, _autoencoder)
-    with running(arguments, reporter):
-        done = pretrain(arguments.data, settings, arguments.out, **how(arguments, reporter))
+    settings = runs.run_settings(PretrainSettings, given, arguments, status, options, _autoencoder)
+    with runs.running(arguments, reporter):
+        done = pretrain(arguments.data, settings, arguments.out, **runs.how(arguments, reporter))
     reporter.log("")
     if done.error is None:
         reporter.log("finished; there are no validation images")

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from minidl.training import Reporter
     from minidl.training.settings import TrainingSettings
 
+SETTINGS = (
+    *("model", "epochs", "batch_size", "lr", "optimizer", "momentum", "weight_decay", "schedule", "warmup"),
+    *("clip_norm", "augment", "seed", "val_split"),
+)
+"""What may be given to every command that trains, under its name in minidl.training.settings.TrainingSettings."""
+
 Kind = TypeVar("Kind", bound="TrainingSettings")
 
 
