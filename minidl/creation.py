@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl import dlpack, random
 from minidl.dtypes import as_dtype, float32, int64, is_floating, scalar_dtype
-from minidl.kernels import capturing, devices
+from minidl.kernels import devices
 from minidl.tensor import Scalar, Tensor, as_array, sizes
 
 __all__ = [
@@ -229,14 +229,12 @@ def _drawn(
     device: str | None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """What ``draw`` takes from the library's generator; in a captured step on its device, anew for each replay."""
+    """What ``draw`` takes from the library's generator."""
 
     def make() -> np.ndarray:
         return np.asarray(draw(random.generator())).astype(dtype)
 
-    name, capture = devices.canonical(device or _default.get()), capturing.active()
-    fed = capture is not None and capture.place.name == name
-    return Tensor(capture.feed(make) if fed else devices.move(make(), name), requires_grad)  # type: ignore[union-attr]
+    return Tensor(random.drawn(make, devices.canonical(device or _default.get())), requires_grad)
 
 
 def randn(

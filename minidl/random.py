@@ -3,13 +3,14 @@ exactly."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minidl.kernels import capturing
+from minidl.kernels import capturing, devices
 
-__all__ = ["generator", "get_state", "manual_seed", "set_state"]
+__all__ = ["drawn", "generator", "get_state", "manual_seed", "set_state"]
 
 _generator = np.random.Generator(np.random.PCG64(0))
 
@@ -29,6 +30,14 @@ def generator() -> np.random.Generator:
         "random numbers drawn", "pass them as an argument: a replay would have the same ones again"
     )
     return _generator
+
+
+def drawn(make: Callable[[], np.ndarray], device: str) -> Any:
+    """What ``make`` takes from the generator, on a device; in a step that is captured there, anew for each replay."""
+    capture = capturing.active()
+    if capture is not None and capture.place.name == device:
+        return capture.feed(make)
+    return devices.move(make(), device)
 
 
 def get_state() -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 from minidl import random
 from minidl.ops._common import expect_floating
 from minidl.ops.elementwise import mask
-from minidl.ops.promotion import drawn
 from minidl.tensor import Tensor
 
 __all__ = ["dropout", "dropout1d", "dropout2d", "stochastic_depth"]
@@ -26,7 +25,7 @@ def _drop(op: str, x: Tensor, p: float, training: bool, shape: tuple[int, ...]) 
         keep = random.generator().random(shape, np.float32) >= p
         return keep.astype(x.dtype) * x.dtype.type(0.0 if p == 1.0 else 1.0 / (1.0 - p))
 
-    return mask(x, np.broadcast_to(drawn(draw, x), x.shape))
+    return mask(x, np.broadcast_to(random.drawn(draw, x.device), x.shape))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

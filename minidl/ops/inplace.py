@@ -25,7 +25,7 @@ from minidl.ops.deferred import Deferred, add_in_place
 from minidl.ops.device import to_device
 from minidl.ops.indexing import assign, masked_fill
 from minidl.ops.movement import expand, two_steps
-from minidl.ops.promotion import as_tensor, cast, drawn
+from minidl.ops.promotion import as_tensor, cast
 from minidl.tensor import Tensor
 
 
@@ -159,14 +159,18 @@ def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """The elements of x become uniform in [low, high), from the library's generator (:func:`minidl.manual_seed`)."""
     if not low <= high:
         raise ValueError(f"uniform_: low expects at most high = {high}, got {low}")
-    return copy_(x, Tensor._wrap(drawn(lambda: random.generator().uniform(low, high, x.shape), x)))
+    return copy_(
+        x, Tensor._wrap(random.drawn(lambda: random.generator().uniform(low, high, x.shape), x.device))
+    )
 
 
 def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """The elements of x become normal, from the library's generator (:func:`minidl.manual_seed`)."""
     if not std >= 0:
         raise ValueError(f"normal_: std expects a number >= 0, got {std}")
-    return copy_(x, Tensor._wrap(drawn(lambda: random.generator().normal(mean, std, x.shape), x)))
+    return copy_(
+        x, Tensor._wrap(random.drawn(lambda: random.generator().normal(mean, std, x.shape), x.device))
+    )
 
 
 def setitem(x: Tensor, index: Any, value: Any) -> Tensor:

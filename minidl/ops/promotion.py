@@ -20,7 +20,7 @@ from minidl.dtypes import (
     result_of,
     scalar_dtype,
 )
-from minidl.kernels import capturing, devices
+from minidl.kernels import devices
 from minidl.tensor import Tensor
 
 Array = Any
@@ -152,12 +152,6 @@ def beside(values: Any, x: Tensor) -> Array:
     if isinstance(x.data, np.ndarray):
         return devices.host(array) if devices.is_array(array) else np.asarray(array)
     return devices.move(array if devices.is_array(array) else np.asarray(array), x.device)
-
-
-def drawn(make: Callable[[], np.ndarray], x: Tensor) -> Array:
-    """What ``make`` returns, on the device of x; in a captured step it is made anew for each replay."""
-    capture = capturing.active()
-    return beside(make(), x) if capture is None or isinstance(x.data, np.ndarray) else capture.feed(make)
 
 
 def constant(values: Any, x: Tensor | None = None) -> Array:
