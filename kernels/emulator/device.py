@@ -305,9 +305,6 @@ class EmulatedDevice:
                 old[n] += value
 
 
-_loaded: dict[str, _Library] = {}
-
-
 def load(ptx: str, name: str, texts: Mapping[str, str]) -> _Library:
     """Translate, compile and load a PTX text.
 

@@ -12,8 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from minidl.kernels.cuda.device import CUDAError
-from minidl.kernels.emulator.ptx import Instruction, Kernel, Label, Place, Program, parse, vector
-from minidl.kernels.emulator.warpgroups import states, uses_wgmma, watched, wgmma
+from minidl.kernels.emulator.ptx import (
+    Instruction,
+    Kernel,
+    Label,
+    Place,
+    Program,
+    instructions,
+    parse,
+    vector,
+)
+from minidl.kernels.emulator.warpgroups import states, watched, wgmma
 
 C = {
     "b8": "uint8_t",
@@ -236,7 +245,7 @@ def translate(ptx: str) -> Translation:
         program.static_shared,
         _holes(program),
         {f"constant_{Writer.register(name)}": m.size for name, m in program.constants.items()},
-        uses_wgmma(program.kernels),
+        any(i.opcode[0] == "wgmma" for i in instructions(program)),
     )
 
 

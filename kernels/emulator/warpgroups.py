@@ -21,11 +21,6 @@ TYPES = {"bf16": ("0", "k16"), "f16": ("1", "k16"), "tf32": ("2", "k8")}
 TRANSPOSED_B, NEGATED_B = 2, 2
 
 
-def uses_wgmma(kernels: list[Kernel]) -> bool:
-    """Whether any of them multiplies by warpgroups."""
-    return any(isinstance(i, Instruction) and i.opcode[0] == "wgmma" for k in kernels for i in k.body)
-
-
 def is_move(i: Instruction, registers: dict[str, str]) -> bool:
     """Whether an instruction copies one register to another and does nothing else."""
     return i.opcode[0] == "mov" and all(o in registers for o in i.operands)
