@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from minidl.kernels.ladder import STEPS
+from tests.minidl.test_documents import blocks
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -24,3 +27,9 @@ def test_the_page_has_the_measured_table():
     table = page.split("<!-- ladder -->")[1].split("<!-- end -->")[0]
     for step in STEPS:
         assert f"| {step.number} {step.title} |" in table
+
+
+def test_the_pages_code_runs():
+    scope = {"x": np.zeros((1, 4, 4, 8), np.float32), "w": np.zeros((2, 3, 3, 8), np.float32)}
+    exec(compile(blocks("docs/convolution.md"), "convolution.md", "exec"), scope)
+    assert scope["y"].shape == (1, 4, 4, 2)

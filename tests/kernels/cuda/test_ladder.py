@@ -16,6 +16,7 @@ from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cuda import on_device
 from tests.kernels.cuda.on_device import back, there
 from tests.kernels.emulator.needs import emulator
+from tests.minidl.test_documents import blocks
 from tests.target import needs_device
 
 ROOT = Path(__file__).parents[3]
@@ -108,3 +109,10 @@ def test_every_file_is_on_the_ladder_and_on_its_page() -> None:
 def test_the_pages_counts_are_the_kernels() -> None:
     page = (ROOT / "docs" / "convolution-cuda.md").read_text(encoding="utf8")
     assert "\n".join(table()) in page  # else: python -m benchmarks.ladder_cuda --docs
+
+
+@emulator
+def test_the_pages_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    scope = {"x": np.zeros((1, 4, 4, 8), np.float32), "w": np.zeros((2, 3, 3, 8), np.float32)}
+    exec(compile(blocks("docs/convolution-cuda.md"), "convolution-cuda.md", "exec"), scope)
+    assert scope["y"].shape == (1, 4, 4, 2) and "step2_shared.cu:" in capsys.readouterr().out
