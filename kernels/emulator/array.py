@@ -229,8 +229,11 @@ def _perform(name: str, function: Callable[..., Any], args: Any, kwargs: Any, *,
     """
     out = kwargs.get("out")
     if out is not None:
+        several = out if isinstance(out, tuple) else (out,)
+        if any(o is None for o in several):
+            raise TypeError(f"{name}: out expects an array for each result")
         _change(function, args, kwargs)
-        return out[0] if isinstance(out, tuple) and len(out) == 1 else out
+        return out if len(several) > 1 else several[0]
     hosts, options = unwrap(args), unwrap(kwargs)
     return wrap(result_of(name, lambda: function(*hosts, **options), [reads, hosts, options]))
 

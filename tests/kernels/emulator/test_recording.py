@@ -100,3 +100,10 @@ def test_one_element_is_a_view() -> None:
     element += 4
     assert element.shape == () and x.tolist() == [2, 5, 3]
     assert x[-1].shape == x[..., 0].shape == () and x[[0, 1]].tolist() == [2, 5]
+
+
+def test_out_is_given_for_all_results_or_none() -> None:
+    x = put(2, 1, 3)
+    assert np.add(x, x, out=x) is x and np.add(x, x, out=None).tolist() == [8, 4, 12]
+    with pytest.raises(TypeError, match="modf: out expects an array for each result"):
+        np.modf(x, out=(None, x))
