@@ -62,6 +62,7 @@ class GradScaler:
 
     The factor grows by ``growth_factor`` after ``growth_interval`` steps whose gradients were all finite. Where one is
     not, the step is left out and the factor is multiplied by ``backoff_factor``. Arguments and defaults are PyTorch's.
+    A step asks the device whether they are, which a captured one (:func:`minidl.compile_step`) cannot.
 
     Raises:
         ValueError: a factor that would not grow, or not shrink.

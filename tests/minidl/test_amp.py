@@ -33,6 +33,8 @@ def test_products_are_cast_and_losses_are_not(name: str, place: str) -> None:
             F.softmax(z, 1),
             F.log_softmax(z, 1),
             F.cross_entropy(z, np.array([0, 1])),
+            F.gelu(z),
+            z.mean(),
             z + z.float(),
         ):
             assert wide.dtype == np.float32
