@@ -11,9 +11,6 @@ from minidl.nn import Module
 from minidl.training.reporting import Reporter
 from minidl.training.trainer import Loader, device_of
 
-MAX_BYTES = 1 << 30
-"""Features that would take more memory than this are not kept."""
-
 
 def compute_features(
     model: Module, classifier: str, loader: Loader, reporter: Reporter, title: str
