@@ -185,6 +185,7 @@ class Emulated(Place):
 
     def write(self, target: Array, source: np.ndarray) -> None:
         """At once."""
+        dense(self.name, target.host, source)
         target.host[...] = source
 
     def send(self, array: np.ndarray) -> Callable[[], Array]:
@@ -210,6 +211,28 @@ class Emulated(Place):
     def memory_stats(self) -> dict[str, int]:
         """Its arrays are main memory's, which is not counted apart; ``launches`` is the number of kernels run."""
         return {"launches": self.device.launches}
+
+
+def memory_order(array: Any) -> list[int]:
+    """The axes from the largest stride to the smallest, so that the transposed array is C-contiguous if it is dense."""
+    return sorted(range(array.ndim), key=lambda d: (-abs(array.strides[d]), -array.shape[d]))
+
+
+def dense(name: str, target: Array, source: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Both transposed to the order of ``source`` in memory, in which ``target`` is C-contiguous.
+
+    Raises:
+        ValueError: ``target``, on the device of that name, has another shape, dtype or order in memory.
+    """
+    if target.shape == source.shape and target.dtype == source.dtype:
+        order = memory_order(source)
+        turned = target.transpose(order)
+        if turned.flags.c_contiguous:
+            return turned, source.transpose(order)
+    raise ValueError(
+        f"a copy to {name}: the array there is {target.dtype} {target.shape}, strides {target.strides}, the source "
+        f"{source.dtype} {source.shape}, strides {source.strides}"
+    )
 
 
 _places: dict[str, Place] = {"cpu": Main()}

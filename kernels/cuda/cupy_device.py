@@ -26,7 +26,7 @@ from minidl.kernels.cuda.device import (
     check_pointer,
     scalar,
 )
-from minidl.kernels.devices import NO_DRIVER, DeviceError, Place
+from minidl.kernels.devices import NO_DRIVER, DeviceError, Place, dense, memory_order
 
 
 class CuPyDevice:
@@ -255,7 +255,7 @@ class Card(Place):
 
     def put(self, array: np.ndarray) -> Any:
         """A copy with the same strides' order. It may still be under way, in order with what is started here."""
-        order = _memory_order(array)
+        order = memory_order(array)
         turned = array.transpose(order)
         with cupy.cuda.Device(self.device.index), self._outside():
             out = self.device.empty(turned.shape, turned.dtype)
@@ -265,15 +265,14 @@ class Card(Place):
     def get(self, array: Any) -> np.ndarray:
         """A copy with the same strides' order."""
         capturing.refuse("a copy to main memory")
-        order = _memory_order(array)
+        order = memory_order(array)
         with cupy.cuda.Device(array.device.id):
-            dense: np.ndarray = array.transpose(order).get()
-        return dense.transpose(np.argsort(order).tolist()) if order else dense
+            turned: np.ndarray = array.transpose(order).get()
+        return turned.transpose(np.argsort(order).tolist()) if order else turned
 
     def write(self, target: Any, source: np.ndarray) -> None:
         """Through pinned memory, so that ``source`` may be changed at once."""
-        order = _memory_order(source)
-        self._copy(target.transpose(order), source.transpose(order))
+        self._copy(*dense(self.name, target, source))
 
     def _outside(self) -> Any:
         """In a recorded step, memory that is not its own, which is taken in turns by what it computes."""
@@ -282,16 +281,11 @@ class Card(Place):
         return cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc)
 
     def _copy(self, target: Any, source: np.ndarray) -> None:
-        """Copy to a C-contiguous array, in order with what is started here. While a step is recorded, the copy is no
-        part of it: it is made at once, and its target lives as long as the step."""
+        """Copy to a C-contiguous array of the source's shape, in order with what is started here. While a step is
+        recorded, the copy is no part of it: it is made at once, and its target lives as long as the step."""
         if not source.size:
             return
-        if not target.flags.c_contiguous or target.shape != source.shape or target.dtype != source.dtype:
-            raise ValueError(
-                f"a copy to {self.name}: the array there is {target.dtype} {target.shape}, strides {target.strides}, "
-                f"the source {source.dtype} {source.shape}"
-            )
-        staged = self.staging(source.shape, source.dtype)
+        staged = self.staging(source.shape, target.dtype)
         staged[...] = source
         step = capturing.active()
         with cupy.cuda.Device(self.device.index):
@@ -314,7 +308,7 @@ class Card(Place):
 
     def send(self, array: np.ndarray) -> Callable[[], Any]:
         """Copy on a stream of its own, beside the kernels."""
-        order = _memory_order(array)
+        order = memory_order(array)
         turned = np.asarray(array.transpose(order), order="C")
         with cupy.cuda.Device(self.device.index):
             out = self.device.empty(turned.shape, turned.dtype)
@@ -405,8 +399,3 @@ class Card(Place):
         with cupy.cuda.Device(self.device.index):
             cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
-
-
-def _memory_order(array: Any) -> list[int]:
-    """The axes from the largest stride to the smallest, so that the transposed array is C-contiguous if it is dense."""
-    return sorted(range(array.ndim), key=lambda d: (-abs(array.strides[d]), -array.shape[d]))

@@ -126,6 +126,16 @@ def test_attention_takes_masks_from_main_memory(
         np.testing.assert_allclose(y, right, rtol=1e-4, atol=1e-6)
 
 
+def test_an_array_is_overwritten_by_its_like_alone(device: str) -> None:
+    place = devices.place(device)
+    there = place.put(np.zeros((2, 3), np.float32))
+    place.write(there, np.ones((2, 3), np.float32))
+    assert place.get(there).tolist() == [[1.0] * 3] * 2
+    for other in (np.ones(3, np.float32), np.ones((2, 3))):
+        with pytest.raises(ValueError, match=rf"a copy to {device}: the array there is float32 \(2, 3\)"):
+            place.write(there, other)
+
+
 def test_copies_stay_on_the_device(device: str) -> None:
     x = minidl.ones(2, device=device, requires_grad=True)
     assert copy.deepcopy(x).device == device
