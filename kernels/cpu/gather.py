@@ -10,7 +10,10 @@ Loops, from the outside in, and where their operands live::
             k in block                     one rank-1 update of the tile
 
 Each update also asks memory for one cache line of what comes later: the next panel's weights, which no other
-access announces, or, where the source is read in place, the next tile's pixels.
+access announces; where the source is read in place, the next tile's pixels; or the next tile's residual.
+
+A residual, as a shortcut's, mostly comes from memory. Then a tile meets a *run* of panels one after the other, as
+many as stay in the L2 cache, and reads its residual and writes its results in long stretches of memory.
 
 The scheme is Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its
 packing of the left operand: the slab takes that place, once for all taps.
@@ -27,7 +30,7 @@ import numpy as np
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.groups import group_fma
-from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far, prefetch
+from minidl.kernels.cpu.lanes import address, drain, fetch_far
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
     FAR_BYTES,
@@ -59,38 +62,37 @@ FINISH = 3.0  # cycles from the last multiply-add of a register to the first of 
 READ, FILL = 40.0, 10.0  # bytes per cycle of a source read in place; of weights, and into a slab
 MANY_PIXELS = 512  # for which a kernel is worth compiling that is a little faster with large pixels
 MANY_TILES = 16  # that share a panel's weights
+RUN_BYTES = 256 * 1024  # of weights of a block that a tile meets one panel after the other
 
 
-@jit
+@jit(borrows=True)
 def store_edge(
     g: Geometry,
-    edge: Any,
-    cols: int,
+    tile_sums: tuple[Any, int, int],
     pixels: tuple[int, int, int, int],
     out: Any,
     place: tuple[int, int, int],
     width: int,
-    add: bool,
-    last: bool,
-    bias: Any,
+    stage: tuple[bool, bool],
+    epilogue: tuple[Any, Any, bool, bool],
     first_bias: int,
-    residual: Any,
-    plus: bool,
-    relu: bool,
 ) -> None:
     """Finish a tile of which only some rows or columns count, element by element, as the kernel does with
     vectors.
 
     Args:
-        edge: the tile's sums, rows of ``cols``.
+        tile_sums: an array, the first of the tile's sums there, and how many a row has.
         pixels: line of the tile, its first pixel, the first and past-the-last pixel that count.
         place: element of out of pixel (0, 0), elements per output row and column.
         width: columns that count.
-        add: there are sums in out already.
-        last: no more sums come: add the bias and, if ``plus``, the residual, apply ReLU.
+        stage: whether there are sums in out already, and whether no more sums come: only then the epilogue follows.
+        epilogue: the bias, from ``first_bias`` on; the residual; whether there is one; whether to end in ReLU.
     """
+    edges, edge, cols = tile_sums
     line, tile_first, first, end = pixels
     origin, out_row, out_col = place
+    add, last = stage
+    bias, residual, plus, relu = epilogue
     line_pixels = g.a_row // g.a_col
     for p in range(first, end):
         r, c = line, p
@@ -100,7 +102,7 @@ def store_edge(
                 continue
         at = origin + r * out_row + c * out_col
         for x in range(width):
-            value = edge[(p - tile_first) * cols + x]
+            value = edges[edge + (p - tile_first) * cols + x]
             if add:
                 value += number(out, at + x)
             if last:
@@ -108,7 +110,7 @@ def store_edge(
                 if plus:
                     value += number(residual, at + x)
                 if relu and value < 0:
-                    value = edge.dtype.type(0)
+                    value = edges.dtype.type(0)
             put(out, at + x, value)
 
 
@@ -122,11 +124,11 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
     group: not 0 for groups of so many channels and outputs, side by side in the lanes (see groups.py); a stretch of
     the reduction is one tap then.
 
-    Arguments of the kernel: geometry; the flat source and its first channel; a slab per part; packed
-    weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias (zero-padded
-    to whole panels); the flat residual, laid out like the output, and whether there is one; whether to end in
-    ReLU; the flat output, its number of channels, and the elements from (0,
-    0, 0) and from one image, row and column to the next; how many parts share a chunk's panels.
+    Arguments of the kernel: geometry; the flat source and its first channel; a slab and room for a tile per part;
+    packed weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias
+    (zero-padded to whole panels); the flat residual, laid out like the output, and whether there is one; whether to
+    end in ReLU; the flat output, its number of channels, and the elements from (0, 0, 0) and from one image, row and
+    column to the next; whether to write it past the caches; how many parts share a chunk's panels.
     """
     tile = simd.tile(dtype, rows, vectors)
     zero, fma, add, store, stream = tile.zero, tile.fma, tile.add, tile.store, tile.stream
@@ -134,12 +136,13 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
     add_row, relu_tile = tile.add_row, tile.relu
     cols = tile.cols
 
-    @kernel(variant=f"{tile.name}{f'-groups-of-{group}' if group else ''}")
+    @kernel(variant=f"{tile.name}{f'-groups-of-{group}' if group else ''}", borrows=True)
     def gather(
         g: Geometry,
         source: Any,
         channel: int,
         slabs: Any,
+        edges: Any,
         packed: Any,
         panel_rows: int,
         first_row: int,
@@ -162,8 +165,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
         last_block = blocks.size - 2
         panel_first, panel_last = share(panels, part % panel_parts, panel_parts)
         chunk_first, chunk_last = share(g.chunks, part // panel_parts, parts // panel_parts)
-        edge = np.empty(rows * cols, bias.dtype)  # for tiles of which only some rows or columns count
         line_pixels = g.a_row // g.a_col  # pixels of the grid from one slab row to the next, in linear mode
+        own_edge = part * rows * cols  # for tiles of which only some rows or columns count
         a = source if g.direct else slabs
         for chunk in range(chunk_first, chunk_last):
             n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
@@ -178,84 +181,81 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
             length = (i_end - i - 1) * line_pixels + j_end - j if g.linear else j_end - j
             limit = max(limit, length)
             tiles = (n_end - n) * lines * (-(-length // rows))
+            many = g.direct and tiles > MANY_TILES
             for block in range(last_block + 1):
-                block_row = segments[blocks[block], 2]
-                for panel in range(panel_first, panel_last):
-                    width = min(cols, outputs - panel * cols)
-                    later = panel + 1 if panel + 1 < panel_last else panel_first
-                    ahead = address(packed, (later * panel_rows + first_row + block_row) * cols)
-                    ahead_step = packed.itemsize * (-(-cols // tiles))
+                first, end, last = blocks[block], blocks[block + 1], block == last_block
+                depth = segments[end - 1, 2] + segments[end - 1, 1] - segments[first, 2]
+                far = many and plus and last
+                run = max(1, RUN_BYTES // (depth * cols * packed.itemsize)) if far else 1
+                for run_first in range(panel_first, panel_last, run):
+                    run_last = min(run_first + run, panel_last)
                     # Weights that serve many tiles can wait, the first sight of pixels cannot.
-                    pixels_ahead = g.direct and panel == panel_first and tiles > MANY_TILES
+                    pixels_ahead = many and run_first == panel_first
+                    shares = run_last - run_first - (1 if pixels_ahead else 0)  # of the next tile's residual
+                    later = run_last if run_last < panel_last else panel_first
+                    ahead = address(packed, (later * panel_rows + first_row + segments[first, 2]) * cols)
+                    step = packed.itemsize * (-(-cols // tiles))
                     for item in range((n_end - n) * lines):
                         image, line = item // lines, item % lines
-                        origin = out_base + (n + image) * out_image + i * out_row + j * out_col + panel * cols
+                        origin = out_base + (n + image) * out_image + i * out_row + j * out_col
                         for t in range(0, length, rows):
                             # A last tile that would end early starts early instead and repeats some rows.
                             q = min(t, limit - rows)
                             if not g.direct:
                                 q = max(q, 0)
                             row, col = line, q
-                            whole = q == t and q + rows <= length and width == cols
+                            inside = q == t and q + rows <= length
                             if g.linear:
                                 row, col = q // line_pixels, q % line_pixels
-                                whole = whole and col + rows <= g.cols
+                                inside = inside and col + rows <= g.cols
                             at = origin + row * out_row + col * out_col
-                            if plus and whole and block == last_block:
-                                for r in range(rows):
-                                    for x in range(0, cols, LANES):
-                                        prefetch(residual, at + r * out_col + x)
-
-                            acc = zero()
                             a_tile = a_base + image * g.a_image + line * g.a_row + q * g.a_col
-                            if pixels_ahead:
-                                ahead = address(a, a_tile + rows * g.a_col)
-                                ahead_step = rows * a.itemsize
-                            for s in range(blocks[block], blocks[block + 1]):
-                                ai = a_tile + segments[s, 0]
-                                bi = (panel * panel_rows + first_row + segments[s, 2] * max(group, 1)) * cols
-                                if group:
-                                    acc = fma_groups(acc, a, ai + panel * cols, g.a_col, packed, bi)
-                                else:
-                                    for k in range(segments[s, 1]):
-                                        acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
-                                        fetch_far(ahead)
-                                        ahead += ahead_step
+                            for panel in range(run_first, run_last):
+                                column = panel * cols
+                                if pixels_ahead and panel == panel_first:
+                                    ahead, step = address(a, a_tile + rows * g.a_col), rows * a.itemsize
+                                elif far and shares > 0:
+                                    piece = rows * out_col // shares
+                                    place = at + rows * out_col + (run_last - 1 - panel) * piece
+                                    ahead, step = address(residual, place), piece * residual.itemsize // depth
+                                acc = zero()
+                                for s in range(first, end):
+                                    ai = a_tile + segments[s, 0]
+                                    bi = (
+                                        panel * panel_rows + first_row + segments[s, 2] * max(group, 1)
+                                    ) * cols
+                                    if group:
+                                        acc = fma_groups(acc, a, ai + column, g.a_col, packed, bi)
+                                    else:
+                                        for k in range(segments[s, 1]):
+                                            acc = fma(acc, a, ai + k, g.a_col, packed, bi + k * cols)
+                                            fetch_far(ahead)
+                                            ahead += step
 
-                            if whole:
-                                if block > 0:
-                                    acc = add(acc, out, at, out_col)
-                                if block == last_block:
-                                    acc = add_row(acc, bias, panel * cols)
-                                    if plus:
-                                        acc = add(acc, residual, at, out_col)
-                                    if relu:
-                                        acc = relu_tile(acc)
-                                if streams:
-                                    stream(acc, out, at, out_col)
+                                width = min(cols, outputs - column)
+                                if inside and width == cols:
+                                    if block > 0:
+                                        acc = add(acc, out, at + column, out_col)
+                                    if last:
+                                        acc = add_row(acc, bias, column)
+                                        if plus:
+                                            acc = add(acc, residual, at + column, out_col)
+                                        if relu:
+                                            acc = relu_tile(acc)
+                                    if streams:
+                                        stream(acc, out, at + column, out_col)
+                                    else:
+                                        store(acc, out, at + column, out_col)
                                 else:
-                                    store(acc, out, at, out_col)
-                            else:
-                                store(acc, edge, 0, cols)
-                                pixels = (line, q, t, min(q + rows, length))
-                                place = (origin, out_row, out_col)
-                                last = block == last_block
-                                store_edge(
-                                    g,
-                                    edge,
-                                    cols,
-                                    pixels,
-                                    out,
-                                    place,
-                                    width,
-                                    block > 0,
-                                    last,
-                                    bias,
-                                    panel * cols,
-                                    residual,
-                                    plus,
-                                    relu,
-                                )
+                                    store(acc, edges, own_edge, cols)
+                                    pixels = (line, q, t, min(q + rows, length))
+                                    where = (origin + column, out_row, out_col)
+                                    stage = (block > 0, last)
+                                    epilogue = (bias, residual, plus, relu)
+                                    tile_sums = (edges, own_edge, cols)
+                                    store_edge(
+                                        g, tile_sums, pixels, out, where, width, stage, epilogue, column
+                                    )
         if streams:
             drain()
 
@@ -266,6 +266,7 @@ class GatherPlan(NamedTuple):
     geometry: Geometry
     kernel: Kernel
     cols: int  # of a panel
+    tile_size: int  # numbers of a register tile
     bias_size: int  # whole panels
     segments: IntArray
     blocks: IntArray
@@ -341,7 +342,10 @@ def plan_gather(
     dtype = "bfloat16" if pairs else NAMES[source.itemsize]
     kernel = gather_kernel(dtype, shape.rows, shape.vectors, group)
     slab_size = max(1, parts * g.slab_size)
-    return GatherPlan(g, kernel, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
+    tile_size = shape.rows * cols
+    return GatherPlan(
+        g, kernel, cols, tile_size, panels * cols, segments, blocks, parts, panel_parts, slab_size
+    )
 
 
 def prepare_gather(
@@ -383,6 +387,7 @@ def prepare_gather(
             source.reshape(-1),
             channel,
             memory.empty(plan.slab_size, source.dtype),
+            memory.empty(plan.parts * plan.tile_size, row.dtype),
             panels.array,
             panels.rows,
             panels.first,

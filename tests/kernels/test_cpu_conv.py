@@ -23,6 +23,7 @@ SHAPES = {
     "one by one": conv((2, 9, 5, 33), (40, 1, 1, 33)),
     "one by one, stride": conv((2, 9, 6, 20), (40, 1, 1, 20), stride=(2, 3)),
     "one by one, padded": conv((2, 4, 5, 7), (8, 1, 1, 7), pad=1),
+    "one by one, many panels": conv((1, 40, 17, 512), (168, 1, 1, 512)),
     "few channels": conv((3, 15, 11, 3), (16, 3, 3, 3), pad=1),
     "stem": conv((2, 23, 22, 3), (20, 7, 7, 3), stride=(2, 2), pad=3),
     "3x3": conv((2, 14, 14, 32), (32, 3, 3, 32), pad=1),
