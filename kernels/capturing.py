@@ -3,7 +3,8 @@
 While a thread records (:func:`minidl.compile_step`), launches go into a graph instead of running. So what a launch
 would take from the host must be told apart: a number that stays is part of the graph, one that changes is *fed* to it
 before each replay (:meth:`Capture.feed`), and a value read from the device is an error (:func:`refuse`), because it is
-not there yet.
+not there yet. In main memory launches run as they are recorded, and values are there; but a replay does not look at
+them again, so that reading them is an error as well (:func:`reads`).
 """
 
 from __future__ import annotations
@@ -83,14 +84,22 @@ class Capture:
 
         Every call must return the same shape, dtype and strides.
         """
+        if self.place.launches_only:
+            refuse("numbers made anew for each call", "pass them as an argument")
         with _suspended():
             array = self.place.put(make())
         self.hold(array)
         self.before_replay(lambda: self.place.write(array, make()))
         return array
 
+    @property
+    def recorded(self) -> Any:
+        """What the device replays."""
+        return self._replay
+
     def record(self, run: Callable[[], Any]) -> Any:
-        """Record the launches of ``run`` and return what it returns; nothing is computed before :meth:`replay`.
+        """Record the launches of ``run`` and return what it returns; nothing is computed before :meth:`replay`, but in
+        main memory.
 
         An error leaves no gradients of the recording, which hold no values, and undoes what :meth:`if_it_fails` says.
 
@@ -156,15 +165,30 @@ def refuse(what: str, instead: str = "return the tensor, and read it after the c
         raise CaptureError(f"{what} inside a captured step{_where()}; {instead}")
 
 
+def reads(array: Any, what: str) -> None:
+    """Raise CaptureError while this thread records in main memory, where ``what`` is about to read this array there.
+    Arrays of other devices refuse by themselves."""
+    if (
+        _local.capture is not None
+        and _local.capture.place.launches_only
+        and isinstance(array, np.ndarray | np.generic)
+    ):
+        refuse(f"{what} reads a value")
+
+
 def may_read() -> bool:
-    """Whether values of a device may be looked at, to check them: not while a step is recorded."""
+    """Whether values of a device may be looked at, to check them: not while a step is recorded. In main memory, where
+    a wrong one is an error always, such a step is refused."""
+    if _local.capture is not None and _local.capture.place.launches_only:
+        refuse("a check of values")
     return _local.capture is None
 
 
 def perhaps(flags: Any) -> bool:
-    """Whether any flag of an array is set. On a device, which would have to be waited for: yes, so that what follows
-    must be right in both cases."""
-    return bool(flags.any()) if isinstance(flags, np.ndarray | np.generic) else True
+    """Whether any flag of an array is set. On a device, which would have to be waited for, and while a step is
+    recorded: yes, so that what follows must be right in both cases."""
+    there = isinstance(flags, np.ndarray | np.generic) and _local.capture is None
+    return bool(flags.any()) if there else True
 
 
 def _where() -> str:

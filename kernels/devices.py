@@ -49,6 +49,9 @@ class Place:
 
     name: str
     xp: Any
+    launches_only: bool = False
+    """A recording runs what it records and keeps launches of kernels alone: values may be read on the way, and are not
+    read again by a replay."""
 
     @property
     def backend(self) -> Any:
@@ -86,7 +89,7 @@ class Place:
         return lambda: copy
 
     def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """Call ``run`` and record what it would have started here.
+        """Call ``run`` and record what it would have started here, or starts (``launches_only``).
 
         Returns:
             its result, whose arrays are filled by every replay, and the function that replays.
@@ -114,6 +117,7 @@ class Main(Place):
 
     name = "cpu"
     xp = np
+    launches_only = True
 
     @property
     def backend(self) -> Any:
@@ -133,6 +137,13 @@ class Main(Place):
     def get(self, array: Array) -> np.ndarray:
         """The array itself."""
         return array
+
+    def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Launches of the CPU back end: the second result is a :class:`minidl.kernels.cpu.recording.Recording`."""
+        from minidl.kernels.cpu.recording import Recording
+
+        recording = Recording()
+        return recording.record(run), recording
 
     def memory_stats(self) -> dict[str, int]:
         """See :func:`minidl.kernels.memory_stats`."""

@@ -1,4 +1,5 @@
-"""A training or inference step captured once and replayed: on a card one CUDA graph instead of hundreds of launches.
+"""A training or inference step captured once and replayed: on a card one CUDA graph instead of hundreds of launches, on
+the CPU, for inference, one compiled loop over them (:mod:`minidl.replays`).
 
     @minidl.compile_step
     def step(images, labels):
@@ -22,34 +23,29 @@ import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
-import numpy as np
-
 from minidl import random
 from minidl.autograd import is_grad_enabled
 from minidl.autograd.mode import mode, settle
 from minidl.kernels import devices
 from minidl.kernels.capturing import Capture, CaptureError, active
 from minidl.kernels.cuda import tiling
+from minidl.nested import copied, filled, leaves, like, map_leaves, signature
+from minidl.replays import KINDS, MOST, Replays
 from minidl.tensor import Tensor
 
 __all__ = ["CaptureError", "CompiledStep", "compile_step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-MOST = 16
-"""Captures of one step; more are taken for a number that changes at every call."""
-KINDS = 1024
-"""Kinds of arguments whose warm-up calls are counted; the oldest are forgotten."""
 
 
 def compile_step(
     function: Callable[P, R] | None = None, *, device: str | None = None, warmup: int = 2
 ) -> Any:
-    """``function`` as a step that is captured and replayed on a device; also a decorator.
+    """``function`` as a step that is captured and replayed; also a decorator.
 
     The first ``warmup`` calls with arguments of some shapes run as they are. The next one records everything that the
-    function starts on the device, and from then on a call copies its arguments into the recorded ones and replays. On
-    the CPU the function is simply called.
+    function starts on the device, and from then on a call copies its arguments into the recorded ones and replays.
 
     - Tensors and NumPy arrays, also in lists, tuples and dicts, are inputs; arrays arrive in the function as tensors of
       the device. Every new shape, dtype or memory layout is a capture of its own, and so is every new value of anything
@@ -61,7 +57,16 @@ def compile_step(
     - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
       them, and let the step call ``zero_grad``. An optimizer's state, or weights of a fused network, that
       were loaded make a new capture.
-    - One thread at a time calls the step.
+    - One thread at a time calls the step on a device.
+
+    On the CPU steps in which nothing asks for a gradient are captured: under ``no_grad``, or of a network from
+    ``minidl.fuse``. A training step is simply called. Launches of kernels are all that is replayed, so the recording is
+    compared with the function first, on two sets of made-up arguments, for which the function is called too (what it
+    does in Python besides computing, hooks included, happens then and at no replay). Where it computes by NumPy, reads
+    values, draws random numbers or changes what was there before, it is called each time, and one RuntimeWarning says
+    why. Weights, buffers and modes of modules that change, another number of threads or another algorithm of
+    convolutions make a new capture. Arrays stay arrays in the function. A call from another thread in the meantime runs
+    the function itself.
 
     Args:
         function: the step.
@@ -72,8 +77,8 @@ def compile_step(
         A :class:`CompiledStep`.
 
     Raises:
-        CaptureError: from a call, when the step reads a value of the device (``item()``, ``if tensor:``, an index of
-            bools), draws random numbers in main memory, or adds to gradients that were there before it.
+        CaptureError: on a device, from a call, when the step reads a value of the device (``item()``, ``if tensor:``,
+            an index of bools), draws random numbers in main memory, or adds to gradients that were there before it.
         ValueError: ``warmup`` is less than 1.
     """
     if function is None:
@@ -91,29 +96,33 @@ class CompiledStep(Generic[P, R]):
         self.device = None if device is None else devices.canonical(device)
         self._calls: dict[Any, int] = {}
         self._graphs: dict[Any, _Graph] = {}
+        self._replays = Replays(function, warmup, self._name())
         functools.update_wrapper(self, function)
 
     @property
     def captures(self) -> int:
         """How many captures there are, one for each kind of arguments."""
-        return len(self._graphs)
+        return len(self._graphs) + len(self._replays)
 
     def reset(self) -> None:
         """Forget all captures, and free their memory."""
         self._calls.clear()
         self._graphs.clear()
+        self._replays.clear()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The step's results, for these arguments."""
-        leaves = _leaves((args, kwargs))
-        where = (t.device for t in leaves if isinstance(t, Tensor) and t.device != "cpu")
+        found = leaves((args, kwargs))
+        where = (t.device for t in found if isinstance(t, Tensor) and t.device != "cpu")
         name = self.device or next(where, "cpu")
-        if name == "cpu" or active() is not None:  # inside another captured step: a part of it
+        if active() is not None:  # inside another captured step: a part of it
             return self.function(*args, **kwargs)
+        if name == "cpu":
+            return self._replays(args, kwargs, found)
         place = devices.place(name)
-        inputs = [leaf if isinstance(leaf, Tensor) else Tensor(leaf) for leaf in leaves]
+        inputs = [leaf if isinstance(leaf, Tensor) else Tensor(leaf) for leaf in found]
         modes = is_grad_enabled(), str(mode.autocast), tiling.get_float32_precision()
-        key = (name, modes, _signature((args, kwargs), place))
+        key = (name, modes, signature((args, kwargs), place))
         graph = self._graphs.get(key)
         if graph is not None and not graph.capture.valid():  # as new, but for one call to warm up
             del self._graphs[key]
@@ -123,8 +132,8 @@ class CompiledStep(Generic[P, R]):
             return graph.replay()
         done = self._calls.get(key, 0)
         if done < self.warmup:
-            moved = _filled((args, kwargs), [_here(a, place) for a in inputs])
-            result = _copied(self.function(*moved[0], **moved[1]))
+            moved = filled((args, kwargs), [_here(a, place) for a in inputs])
+            result = copied(self.function(*moved[0], **moved[1]))
             self._calls[key] = done + 1  # a call that raised has warmed up nothing
             if len(self._calls) > KINDS:
                 del self._calls[next(iter(self._calls))]
@@ -151,8 +160,8 @@ class _Graph:
         self.place = place
         self.inputs = [place.xp.copy(a.data) if place.holds(a.data) else _here(a, place).data for a in inputs]
         self.capture = Capture(place)
-        tensors = [_like(a, array) for a, array in zip(inputs, self.inputs, strict=True)]
-        moved = _filled((args, kwargs), tensors)
+        tensors = [like(a, array) for a, array in zip(inputs, self.inputs, strict=True)]
+        moved = filled((args, kwargs), tensors)
         settle()  # what the caller has put off is none of the step's
         drawn = random.get_state()
         self.capture.if_it_fails(lambda: random.set_state(drawn))
@@ -160,7 +169,7 @@ class _Graph:
         def run() -> Any:
             result = function(*moved[0], **moved[1])
             settle()
-            return _map(result, lambda x: x.detach() if isinstance(x, Tensor) else x)
+            return map_leaves(result, lambda x: x.detach() if isinstance(x, Tensor) else x)
 
         try:
             self.result = self.capture.record(run)
@@ -179,59 +188,10 @@ class _Graph:
     def replay(self) -> Any:
         """The results of the recorded launches for the present inputs."""
         self.capture.replay()
-        return _copied(self.result)
-
-
-def _map(value: Any, change: Callable[[Any], Any]) -> Any:
-    """``value`` with the tensors and NumPy arrays in its nested lists, tuples and dicts changed, in order."""
-    if isinstance(value, Tensor | np.ndarray):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: _map(v, change) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_map(v, change) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
-
-
-def _leaves(value: Any) -> list[Tensor | np.ndarray]:
-    """The tensors and NumPy arrays in ``value``, in order."""
-    found: list[Tensor | np.ndarray] = []
-    _map(value, found.append)
-    return found
-
-
-def _signature(value: Any, place: devices.Place) -> Any:
-    """What a capture depends on, as far as it comes from the arguments."""
-    if isinstance(value, Tensor | np.ndarray):
-        array = value.data if isinstance(value, Tensor) else value
-        grad = isinstance(value, Tensor) and value.requires_grad
-        return "tensor", array.shape, str(array.dtype), array.strides, grad, place.holds(array)
-    if isinstance(value, dict):
-        return ("dict", *((k, _signature(v, place)) for k, v in value.items()))
-    if isinstance(value, list | tuple):
-        return (type(value), *(_signature(v, place) for v in value))
-    if value is None or isinstance(value, bool | int | float | str | np.generic):
-        return type(value), value
-    return "object", id(value)  # held by the capture, so that no other gets this number
+        return copied(self.result)
 
 
 def _here(tensor: Tensor, place: devices.Place) -> Tensor:
     """A leaf with the tensor's array, or with a copy of it on the device."""
     array = tensor.data if place.holds(tensor.data) else place.put(devices.host(tensor.data))
-    return _like(tensor, array)
-
-
-def _like(tensor: Tensor, array: Any) -> Tensor:
-    return Tensor._wrap(array).requires_grad_(tensor.requires_grad)
-
-
-def _copied(value: Any) -> Any:
-    """``value`` with a copy of each tensor, without a graph."""
-    return _map(value, lambda x: Tensor._wrap(x.data.copy(order="K")) if isinstance(x, Tensor) else x)
-
-
-def _filled(value: Any, tensors: list[Tensor]) -> Any:
-    """``value`` with its tensors and arrays replaced by these, in order."""
-    rest = iter(tensors)
-    return _map(value, lambda _: next(rest))
+    return like(tensor, array)

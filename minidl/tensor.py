@@ -229,6 +229,7 @@ class Tensor(Operators, Conversions, Methods):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
+        capturing.reads(self.data, "repr()")
         array = devices.host(self.data)
         if array.dtype.kind == "V":  # bfloat16, which NumPy would print without a point
             array = array.astype(np.float32)
@@ -249,13 +250,16 @@ class Tensor(Operators, Conversions, Methods):
         return format(self.item(), spec) if self.ndim == 0 else format(repr(self), spec)
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).data.any())
+        found = self == value
+        capturing.reads(found.data, "a search for a value")
+        return bool(found.data.any())
 
     def __bool__(self) -> bool:
         if self.data.size != 1:
             raise ValueError(
                 f"the truth value of a tensor of shape {self.shape} is ambiguous; use .any() or .all()"
             )
+        capturing.reads(self.data, "bool()")
         return bool(self.data.reshape(())[()])
 
     def __float__(self) -> builtins.float:
@@ -275,10 +279,12 @@ class Tensor(Operators, Conversions, Methods):
         """The only element as a Python number."""
         if self.data.size != 1:
             raise ValueError(f"item: a tensor of shape {self.shape} has {self.numel()} elements, expected 1")
+        capturing.reads(self.data, "item()")
         return self.data.reshape(()).item()
 
     def tolist(self) -> Any:
         """The elements as nested Python lists."""
+        capturing.reads(self.data, "tolist()")
         return self.data.tolist()
 
     def numpy(self) -> np.ndarray:
@@ -287,6 +293,7 @@ class Tensor(Operators, Conversions, Methods):
             raise RuntimeError("numpy: this tensor requires a gradient; use .detach().numpy()")
         if not isinstance(self.data, np.ndarray):
             raise TypeError(f"numpy: this tensor is on {self.device}; use .cpu().numpy()")
+        capturing.reads(self.data, "numpy()")
         return self.data
 
     def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray:
@@ -301,6 +308,7 @@ class Tensor(Operators, Conversions, Methods):
         """A DLPack capsule of the same memory, for ``from_dlpack`` of NumPy, PyTorch and others."""
         if self.requires_grad:
             raise BufferError("__dlpack__: this tensor requires a gradient; use .detach()")
+        capturing.reads(self.data, "__dlpack__()")
         return dlpack.export(self.data, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -25,6 +25,8 @@ LAYERS = [
         "minidl.amp",
         "minidl.cuda",
         "minidl.graphs",
+        "minidl.nested",
+        "minidl.replays",
     },
     {"minidl.ops"},
     {"minidl.testing", "minidl.derivatives", "minidl.nn", "minidl.optim", "minidl.data", "minidl.weights"},

@@ -22,7 +22,7 @@ from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.layout import SMALL_COPY, dense_order
 from minidl.kernels.cpu.plan import Phase, Source, Window
-from minidl.kernels.cpu.runtime import kernel, launch, share
+from minidl.kernels.cpu.runtime import kernel, launch, recording, share
 from minidl.kernels.cpu.weights import Panels, kept_value, pack
 from minidl.kernels.reference.checks import Array, Pair
 
@@ -70,22 +70,35 @@ def _narrow(source: Any, out: Any, part: int, parts: int) -> None:
         out[i] = ((number | np.uint32(0x400000)) if nan else rounded) >> np.uint32(16)
 
 
+@kernel
+def _copy(source: Any, out: Any, part: int, parts: int) -> None:
+    first, last = share(source.size, part, parts)
+    source, out = source[first:last], out[first:last]
+    for i in range(source.size):
+        out[i] = source[i]
+
+
 def cast(array: Array, dtype: Any) -> Array:
     """The array in another dtype (itself when it has it), with its memory layout; bfloat16 by kernels of our own."""
     dtype = np.dtype(dtype)
     if array.dtype == dtype:
         return array
     pair = (array.dtype.name, dtype.name)
-    axes = dense_order(array) if array.size >= SMALL_COPY else None
+    axes = dense_order(array) if array.size >= SMALL_COPY or recording() else None
     if axes is None or pair not in (("bfloat16", "float32"), ("float32", "bfloat16")):
         with np.errstate(all="ignore"):  # what is too large is infinite, silently, as on every device
             return array.astype(dtype)
     ordered = array.transpose(axes)
     out = memory.empty(ordered.shape, np.uint32 if dtype == np.float32 else np.uint16)
-    down = out.dtype == np.uint16
-    flat = ordered.view(np.uint32 if down else np.uint16).reshape(-1)
-    launch(_narrow if down else _widen, flat, out.reshape(-1), work=out.size)
+    _cast_dense(ordered, out)
     return out.view(dtype).transpose(np.argsort(axes))
+
+
+def _cast_dense(source: Array, out: Array) -> None:
+    """Write the numbers of a C-contiguous array to another: bfloat16 to float32's bits, or float32 to bfloat16's."""
+    down = out.dtype == np.uint16
+    flat = source.view(np.uint32 if down else np.uint16).reshape(-1)
+    launch(_narrow if down else _widen, flat, out.reshape(-1), work=out.size)
 
 
 def widen(array: Array) -> Array:
@@ -125,14 +138,18 @@ class HalfMixin:
 
     def max_pool2d(self, x: Array, *window: Any) -> tuple[Array, Array]:
         """See the reference. Half types go image by image, so that their float32 numbers stay in the caches."""
-        if not is_half(x) or x.nbytes < BY_IMAGE:
+        if not is_bfloat16(x) or x.nbytes < BY_IMAGE:
             return self._max_pool2d(x, *window)
-        found = [self._max_pool2d(x[n : n + 1], *window) for n in range(len(x))]
-        shape = (len(x), *found[0][0].shape[1:])
-        y, index = memory.empty(shape, np.uint16).view(x.dtype), memory.empty(shape, found[0][1].dtype)
-        for n, (values, places) in enumerate(found):
-            y[n], index[n] = values[0], places[0]
-        return y, index
+        kernel: Any = super().max_pool2d  # type: ignore[misc]
+        y = index = np.empty(0, np.uint16)
+        for n in range(len(x)):
+            values, places = kernel(widen(x[n : n + 1]), *window)
+            if n == 0:
+                shape = (len(x), *values.shape[1:])
+                y, index = memory.empty(shape, np.uint16), memory.empty(shape, places.dtype)
+            _cast_dense(values, y[n])
+            launch(_copy, places.reshape(-1), index[n].reshape(-1), work=places.size)
+        return y.view(x.dtype), index
 
     max_pool2d_scatter = in_float32("max_pool2d_scatter")
     max_pool2d_gather = in_float32("max_pool2d_gather")

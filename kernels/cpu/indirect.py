@@ -50,7 +50,7 @@ from minidl.kernels.cpu.plan import (
     split_grid,
     tile_shapes,
 )
-from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
+from minidl.kernels.cpu.runtime import Kernel, address_of, kernel, launch, share
 from minidl.kernels.cpu.simd import fetch, number, put
 from minidl.kernels.cpu.weights import kept_value, pack
 from minidl.kernels.reference.checks import Array
@@ -364,8 +364,8 @@ def indirect(
             row[:outputs] = bias[group * outputs : (group + 1) * outputs]
         launch(
             *(plan.kernel, plan.layout, *plan.tables),
-            images.ctypes.data + group * source.channels * source.itemsize,
-            zeros.ctypes.data,
+            address_of(images) + group * source.channels * source.itemsize,
+            address_of(zeros),
             *(panels.array, panels.rows, row),
             *((out if residual is None else residual).reshape(-1), residual is not None, relu),
             *(out.reshape(-1), group * outputs, outputs),

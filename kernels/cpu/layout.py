@@ -12,7 +12,7 @@ from numba import carray, types
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import intrinsic
-from minidl.kernels.cpu.runtime import kernel, launch, share
+from minidl.kernels.cpu.runtime import kernel, launch, recording, share
 from minidl.kernels.reference.checks import Array
 
 # Outputs of this many bytes leave the last-level cache before anyone reads them, so they are written past it.
@@ -88,7 +88,8 @@ def dense(array: Array) -> Array:
     if array.flags.c_contiguous and array.flags.aligned:
         return array
     copy = memory.empty(array.shape, array.dtype)
-    if array.ndim != 4 or array.size < SMALL_COPY or array.itemsize not in (2, 4, 8):
+    small = array.size < SMALL_COPY and not recording()
+    if array.ndim != 4 or small or array.itemsize not in (2, 4, 8):
         np.copyto(copy, array)
         return copy
     # Channels-last memory seen as (N, C, H, W), as the gradient of a weight is, or the opposite, as a user's images

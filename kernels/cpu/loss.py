@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.exponential import exp_negative
 from minidl.kernels.cpu.layout import dense, supported
@@ -110,6 +111,7 @@ class LossMixin(Losses):
         self, logits: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
     ) -> tuple[Array, Array]:
         """See the reference."""
+        capturing.reads(target, "a check of labels")
         self._check_loss("softmax_cross_entropy", logits, target, weight, ignore_index, label_smoothing)
         if not supported(logits) or not logits.size:
             return super().softmax_cross_entropy(logits, target, weight, ignore_index, label_smoothing)

@@ -11,6 +11,8 @@ The life of a block::
                   when the last one dies, _Lease.__del__ puts the raw bytes on the `returned` queue,
                   and the next empty() of that size class takes them from there
 
+A recording of launches (:class:`Arena`) takes blocks for itself and gives them back when it dies.
+
 ``__del__`` may run at any moment, also inside ``empty`` itself (the garbage collector), so it never waits
 for a lock: it appends to a deque, which is atomic, and sorts the deque only if the lock happens to be free.
 """
@@ -62,7 +64,9 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_block", "_pool")
 
-    def __init__(self, pool: _Pool, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, pool: _Pool | Arena, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
         self._pool = pool
         self._block = block
         self.__array_interface__ = {
@@ -113,8 +117,8 @@ class _Pool:
             if not blocks:
                 del self._free[size]
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
-        size = _size_class(nbytes)
+    def take(self, size: int) -> _Block:
+        """A block of this size class, in use until it is given back."""
         with self._lock:
             self._collect()
             blocks = self._free.get(size)
@@ -138,7 +142,10 @@ class _Pool:
                     with self._lock:
                         self._in_use -= size
                     raise
-        return np.asarray(_Lease(self, block, shape, dtype))
+        return block
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        return np.asarray(_Lease(self, self.take(_size_class(nbytes)), shape, dtype))
 
     def clear(self) -> None:
         with self._lock:
@@ -159,6 +166,66 @@ class _Pool:
 
 
 _pool = _Pool(limit=_physical_memory() // 4)
+
+
+class Arena:
+    """Memory of one recording: blocks that nobody else is given while it lives, so that what was recorded with their
+    addresses can be done again. Arrays that die inside the recording leave their block to those after them.
+
+    Inside its ``with`` block all that this thread takes by :func:`empty` comes from here.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+        self._free: dict[int, list[_Block]] = {}
+
+    def __enter__(self) -> Arena:
+        _local.arena = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _local.arena = None
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        """An uninitialised array, a small one too."""
+        size = _size_class(nbytes)
+        free = self._free.get(size)
+        if free:
+            block = free.pop()
+        else:
+            block = _Block.new(size) if size < SMALL else _pool.take(size)
+            self._blocks.append(block)
+        return np.asarray(_Lease(self, block, shape, dtype))
+
+    def give_back(self, block: _Block) -> None:
+        """An array's block is free for the next one."""
+        self._free.setdefault(block.size, []).append(block)
+
+    def owns(self, array: npt.NDArray[Any]) -> bool:
+        """Whether an array lies here."""
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        return isinstance(base, _Lease) and base._pool is self
+
+    def spoil(self) -> None:
+        """Fill what no array looks at with NaN of every float format."""
+        for blocks in self._free.values():
+            for block in blocks:
+                start = block.address - block.raw.ctypes.data
+                block.raw[start : start + block.size].view(np.uint16).fill(0x7FF8)
+
+    def __del__(self) -> None:
+        for block in self._blocks:  # leases keep the arena alive: nobody looks at them any more
+            if block.size >= SMALL:
+                _pool.give_back(block)
+
+
+class _Local(threading.local):
+    arena: Arena | None = None
+
+
+_local = _Local()
 
 
 def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -184,7 +251,10 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
             raise ValueError(f"empty: shape expects dimensions >= 0, got {dims}")
         nbytes *= n
     # Object arrays hold references that nobody would release; custom dtypes have no portable typestr.
-    if nbytes < SMALL or kind.kind not in "biufc" or not kind.isbuiltin:
+    arena, plain = _local.arena, kind.kind in "biufc" and kind.isbuiltin
+    if arena is not None and plain and nbytes:
+        return arena.empty(dims, kind, nbytes)
+    if nbytes < SMALL or not plain:
         return np.empty(dims, kind)
     return _pool.empty(dims, kind, nbytes)
 
@@ -200,7 +270,8 @@ def memory_stats() -> dict[str, int]:
     """What the pool holds.
 
     Returns:
-        ``in_use``, ``cached`` and ``peak`` (of ``in_use``) in bytes, ``hits`` and ``misses`` in requests.
+        ``in_use`` (by arrays and recordings), ``cached`` and ``peak`` (of ``in_use``) in bytes, ``hits`` and ``misses``
+        in requests.
     """
     return _pool.stats()
 

@@ -110,6 +110,21 @@ def run_parts(trampoline: int, block: int, parts: int) -> None:
         _call(trampoline, block, part, parts)
 
 
+@jit
+def run_recorded(records: Any, alone: bool) -> None:
+    """Call the trampolines of records (n, 3) int64, one after another: address, block and parts of each.
+
+    alone: all parts in this thread.
+    """
+    for i in range(len(records)):
+        trampoline, block, parts = records[i, 0], records[i, 1], records[i, 2]
+        if alone or parts == 1:
+            for part in range(parts):
+                _call(trampoline, block, part, parts)
+        else:
+            run_parts(trampoline, block, parts)
+
+
 class _ThreadBlock(threading.local):
     def __init__(self) -> None:
         self.words = np.zeros(BLOCK_WORDS, np.int64)

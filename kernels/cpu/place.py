@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.layout import SMALL_COPY, elements, supported
-from minidl.kernels.cpu.runtime import kernel, launch, share
+from minidl.kernels.cpu.runtime import address_of, kernel, launch, share
 from minidl.kernels.reference.checks import Array
 from minidl.kernels.reference.place import Placing, memory_order
 
@@ -73,7 +73,7 @@ class PlaceMixin(Placing):
         launch(
             *(
                 _place,
-                turned.ctypes.data,
+                address_of(turned),
                 tuple(stride // x.itemsize for stride in turned.strides),
                 turned.shape,
             ),

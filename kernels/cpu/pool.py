@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.lanes import (
     LANES,
@@ -314,6 +315,7 @@ class PoolMixin(Pooling):
         return y
 
     def _expect_inside(self, name: str, wrong: Array, index: Array, input_hw: Pair) -> None:
+        capturing.reads(wrong, "a check of indices")
         if wrong.any():
             area = input_hw[0] * input_hw[1]
             expect(False, name, f"index expects 0 to {area - 1}, got {index.min()} to {index.max()}")

@@ -26,9 +26,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba import types
 
 from minidl.kernels import get_num_threads
@@ -73,16 +75,67 @@ class Kernel:
         self.run_part = jit(function, variant=variant, borrows=borrows)
         self._addresses: dict[int, int] = {}
 
-    def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
-        """Run the shares 0..parts-1 in parallel."""
-        block, address = parallel.argument_block()
-        trampoline = parallel.pack(block, arguments)
+    def pack(self, block: npt.NDArray[np.int64], arguments: tuple[Any, ...]) -> int:
+        """Write the code's address and the arguments into a block; return the address of their trampoline."""
+        trampoline: int = parallel.pack(block, arguments)
         code = self._addresses.get(trampoline)
         if code is None:  # types that the kernel meets for the first time
             signature = (*map(numba.typeof, arguments), types.intp, types.intp)
             code = self._addresses[trampoline] = parallel.code_address(self.run_part, signature)
         block[0] = code
-        parallel.run_parts(trampoline, address, parts)
+        return trampoline
+
+    def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
+        """Run the shares 0..parts-1 in parallel."""
+        block, address = parallel.argument_block()
+        parallel.run_parts(self.pack(block, arguments), address, parts)
+
+
+class Job(Protocol):
+    """What runs on Numba's threads: a kernel, or a recording of many launches."""
+
+    def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
+        """Run all shares."""
+
+
+class Recorder(Protocol):
+    """What is told of the launches of a thread."""
+
+    def add(self, function: Kernel, arguments: tuple[Any, ...], parts: int) -> None:
+        """A launch begins."""
+
+    def hold(self, array: npt.NDArray[Any]) -> None:
+        """A launch takes an array by its address."""
+
+
+class _Local(threading.local):
+    recorder: Recorder | None = None
+
+
+_local = _Local()
+
+
+@contextmanager
+def recorded_by(recorder: Recorder) -> Iterator[None]:
+    """Inside, this thread's launches are told to ``recorder``, and made."""
+    _local.recorder = recorder
+    try:
+        yield
+    finally:
+        _local.recorder = None
+
+
+def recording() -> bool:
+    """Whether this thread's launches are recorded: then NumPy must do nothing that depends on the arguments."""
+    return _local.recorder is not None
+
+
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where an array begins, for a kernel that takes it as a number; the caller keeps the array while the kernel runs,
+    a recording as long as it lives."""
+    if _local.recorder is not None:
+        _local.recorder.hold(array)
+    return int(array.ctypes.data)
 
 
 def kernel(function: Callable[..., Any] | None = None, *, variant: str = "", borrows: bool = False) -> Any:
@@ -126,7 +179,9 @@ def launch(function: Kernel, *arguments: Any, work: float = float("inf"), parts:
     """
     if not parts:
         parts = get_num_threads() if work == float("inf") else parts_for(work)
-    if parts == 1 or not _run_parallel(function, arguments, parts):
+    if _local.recorder is not None:
+        _local.recorder.add(function, arguments, parts)
+    if parts == 1 or not run_parallel(function, arguments, parts):
         for part in range(parts):
             function.run_part(*arguments, part, parts)
 
@@ -151,7 +206,7 @@ def bounded_spinning() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> bool:
+def run_parallel(function: Job, arguments: tuple[Any, ...], parts: int) -> bool:
     """Run all shares at the same time and return True, or return False where that is not safe now."""
     limit = min(get_num_threads(), _most_threads)
     if _layer_pid != os.getpid() or _layer not in ("omp", "tbb"):
@@ -162,7 +217,7 @@ def _run_parallel(function: Kernel, arguments: tuple[Any, ...], parts: int) -> b
     return True
 
 
-def _run_limited(function: Kernel, arguments: tuple[Any, ...], parts: int, limit: int, before: int) -> None:
+def _run_limited(function: Job, arguments: tuple[Any, ...], parts: int, limit: int, before: int) -> None:
     """Run all shares with ``limit`` of Numba's threads, of which this thread uses ``before`` otherwise."""
     if before == limit:
         function.run_all(arguments, parts)
@@ -174,8 +229,8 @@ def _run_limited(function: Kernel, arguments: tuple[Any, ...], parts: int, limit
         numba.set_num_threads(before)
 
 
-def _run_exclusively(function: Kernel, arguments: tuple[Any, ...], parts: int, limit: int) -> bool:
-    """_run_parallel where the threading layer is not known yet or cannot be entered twice, and in a forked child."""
+def _run_exclusively(function: Job, arguments: tuple[Any, ...], parts: int, limit: int) -> bool:
+    """run_parallel where the threading layer is not known yet or cannot be entered twice, and in a forked child."""
     global _layer, _layer_pid
     if _layer_pid and _layer_pid != os.getpid():
         _say_forked()

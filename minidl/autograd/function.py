@@ -100,6 +100,8 @@ class Function:
             if self.broadcasts:  # in the operator's words rather than in the array library's
                 expect_broadcast(self.name.lower(), *[t.data.shape for t in inputs if t is not None])
             raise
+        if mode.witness is not None:
+            mode.witness.tensors(*inputs)
         if mode.watch is not None:
             mode.watch.forward(self, inputs, data)
         if not mode.enabled:

@@ -28,6 +28,7 @@ class _Mode(threading.local):
     enabled: bool = True
     recomputing: bool = False
     watch: Watch | None = None
+    witness: Any = None  # a minidl.replays.Witness, while a step is recorded in main memory
     autocast: Any = None  # the 16-bit dtype of minidl.autocast
     deferring: bool = False  # inside a module's call or a walk: see minidl.ops.deferred
 

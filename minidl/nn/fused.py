@@ -19,6 +19,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import is_grad_enabled
+from minidl.autograd.mode import mode
 from minidl.dtypes import as_dtype, is_half
 from minidl.kernels import capturing
 from minidl.nn.conv import Conv2d
@@ -135,7 +136,10 @@ def _used(found: _Constants, sources: tuple[Tensor | None, ...]) -> _Constants:
     if capture is not None:
         capture.hold(found)
         capture.if_it_fails(lambda: _forget(found))  # they, or what is kept of them, may be made in it
-        capture.depends(lambda: _unchanged(found, sources))
+        if mode.witness is None:
+            capture.depends(lambda: _unchanged(found, sources))
+        else:
+            mode.witness.tensors(*sources)
     return found
 
 

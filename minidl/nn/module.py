@@ -354,6 +354,8 @@ class Module:
     # ---- calling ---------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if mode.witness is not None:
+            mode.witness.module(self)
         if mode.deferring:
             output = self.forward(*args, **kwargs)
         else:

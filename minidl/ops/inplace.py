@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import autograd, random
 from minidl.autograd.hooks import move_retained
-from minidl.autograd.mode import settle
+from minidl.autograd.mode import mode, settle
 from minidl.dtypes import promote_types
 from minidl.ops.arithmetic import add, clamp, div, mul, neg, pow, relu, sub
 from minidl.ops.deferred import Deferred, add_in_place
@@ -32,6 +32,8 @@ from minidl.tensor import Tensor
 def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     """Let x become ``function(x, *args, **options)``."""
     settle()
+    if mode.witness is not None:
+        mode.witness.tensors(x)
     recorded = autograd.is_grad_enabled() and any(
         isinstance(a, Tensor) and a.requires_grad for a in (x, *args, *options.values())
     )

@@ -173,6 +173,8 @@ class Optimizer:
         """The step inside a captured one. Parameters of one group and one count of steps share their numbers, which are
         asked for again before each replay."""
         owner = type(self).__name__
+        if capture.place.launches_only:
+            capturing.refuse(f"{owner}.step()", "on the CPU only steps without gradients are captured")
         alike: dict[tuple[int, int], list[tuple[Tensor, dict[str, Any]]]] = {}
         for number, group in enumerate(self.param_groups):
             for parameter in group["params"]:

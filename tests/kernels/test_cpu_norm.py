@@ -114,7 +114,7 @@ def test_results_do_not_depend_on_the_split(shape: tuple[int, ...], monkeypatch:
 def test_threads_give_the_bits_that_one_thread_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     (x,) = tensors((4, 64, 64, 32), 1)
     together = CPU.batch_norm_stats(x)
-    monkeypatch.setattr("minidl.kernels.cpu.runtime._run_parallel", lambda *arguments: False)
+    monkeypatch.setattr("minidl.kernels.cpu.runtime.run_parallel", lambda *arguments: False)
     for a, b in zip(together, CPU.batch_norm_stats(x), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -18,7 +18,7 @@ def shares(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "get_num_threads", lambda: count)
         patch.setattr(runtime, "parts_for", lambda work: count)
-        patch.setattr(runtime, "_run_parallel", lambda function, arguments, parts: False)
+        patch.setattr(runtime, "run_parallel", lambda function, arguments, parts: False)
         yield
 
 

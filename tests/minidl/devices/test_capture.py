@@ -152,7 +152,7 @@ def test_results_stay_what_they_were(device: str) -> None:
     assert [r.tolist() for r in results] == [[i + 1.0] * 2 for i in range(6)]
 
 
-def test_on_the_cpu_the_function_is_called() -> None:
+def test_on_the_cpu_a_step_with_arguments_that_are_no_numbers_is_called() -> None:
     step, calls = counted(lambda x, names: x.sum().item())
     assert [step(minidl.ones(3), np.array(["a", "b"])) for _ in range(4)] == [3.0] * 4
     assert len(calls) == 4 and step.captures == 0

@@ -1,0 +1,290 @@
+"""Inference on the CPU without Python between the kernels: what :func:`minidl.compile_step` does in main memory.
+
+A step in which nothing asks for a gradient is run once while its launches are recorded, and from then on a call copies
+its arguments into the recorded ones and makes the launches again in one compiled loop
+(:mod:`minidl.kernels.cpu.recording`). Results are those of the step bit for bit.
+
+Whatever a step does besides launching kernels, by NumPy or in Python, is not part of a recording and would leave old
+values behind. So a recording is proved before it is used: the step itself and the replay must agree bit for bit on
+other arguments, twice, with all memory between input and result spoiled before the replay. A step that fails this, or
+that is seen to read values on the way, to draw random numbers or to change what was there before it, is called as it is
+from then on, and a warning says why.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.autograd import is_grad_enabled
+from minidl.autograd.function import next_number
+from minidl.autograd.mode import mode, settle
+from minidl.dtypes import is_floating, is_supported
+from minidl.kernels import devices
+from minidl.kernels.capturing import Capture, CaptureError
+from minidl.nested import copied, filled, leaves, like, map_leaves, signature
+from minidl.tensor import Tensor
+
+__all__ = ["Replays"]
+
+Leaf = Tensor | np.ndarray
+
+MOST = 16
+"""Captures of one step; more are taken for a number that changes at every call."""
+KINDS = 1024
+"""Kinds of arguments whose warm-up calls are counted; the oldest are forgotten."""
+
+
+class Replays:
+    """The recordings of a function in main memory, one for each kind of arguments; called in the place of the function.
+
+    Args:
+        function: the step.
+        warmup: calls before a recording.
+        name: of the function, for warnings.
+    """
+
+    def __init__(self, function: Callable[..., Any], warmup: int, name: str) -> None:
+        self.function, self.warmup, self.name = function, warmup, name
+        self._calls: dict[Any, int] = {}
+        self._found: dict[Any, _Replay | None] = {}  # None: not to be replayed
+        self._busy = threading.Lock()
+        self._warned = False
+
+    def __len__(self) -> int:
+        return sum(replay is not None for replay in self._found.values())
+
+    def clear(self) -> None:
+        """Forget all recordings, and free their memory."""
+        self._calls.clear()
+        self._found.clear()
+
+    def __call__(self, args: Any, kwargs: Any, given: list[Leaf]) -> Any:
+        """The function's result; ``given`` are the tensors and arrays among its arguments."""
+        arrays = _arrays(given)
+        plain = (
+            mode.watch is not None  # anomalies are looked for in every operator
+            or not arrays
+            or not all(isinstance(array, np.ndarray) and is_supported(array.dtype) for array in arrays)
+            or kernels.backend(arrays[0]).name != "cpu"
+            or not self._busy.acquire(blocking=False)  # another thread is in a recording: no need to wait
+        )
+        if plain:
+            return self.function(*args, **kwargs)
+        try:
+            return self._run(args, kwargs, given, arrays)
+        finally:
+            self._busy.release()
+
+    def _run(self, args: Any, kwargs: Any, given: list[Leaf], arrays: list[np.ndarray]) -> Any:
+        modes = is_grad_enabled(), str(mode.autocast), kernels.get_num_threads(), kernels.get_conv_algorithm()
+        kinds = tuple(isinstance(leaf, Tensor) for leaf in given)
+        key = (modes, kinds, signature((args, kwargs), devices.place("cpu")))
+        replay = self._found.get(key)
+        if replay is not None and not replay.capture.valid():  # as new, but for one call to warm up
+            del self._found[key]
+            replay, self._calls[key] = None, self.warmup - 1
+        if replay is not None:
+            return replay(arrays)
+        if key in self._found:
+            return self.function(*args, **kwargs)
+        if self._calls.get(key, 0) < self.warmup:
+            return self._warm_up(key, args, kwargs)
+        self._found[key] = replay = self._record(args, kwargs, given)
+        if len(self._found) > KINDS:
+            del self._found[next(iter(self._found))]
+        return self.function(*args, **kwargs) if replay is None else replay(arrays)
+
+    def _warm_up(self, key: Any, args: Any, kwargs: Any) -> Any:
+        """A call as it is. It counts unless an operator asked for a gradient, in this thread or in another."""
+        number = next_number()
+        result = self.function(*args, **kwargs)
+        if next_number() == number + 1:
+            self._calls[key] = self._calls.get(key, 0) + 1
+            if len(self._calls) > KINDS:
+                del self._calls[next(iter(self._calls))]
+        return result
+
+    def _record(self, args: Any, kwargs: Any, given: list[Leaf]) -> _Replay | None:
+        """A proved recording; None, and a warning, where there is none."""
+        try:
+            if len(self) >= MOST:
+                raise CaptureError(
+                    f"it was captured for {MOST} kinds of arguments already, and each capture keeps its memory; pass "
+                    f"what changes as a tensor, and pad the shapes"
+                )
+            return _Replay(self.function, args, kwargs, given)
+        except CaptureError as error:
+            if not self._warned:
+                warnings.warn(
+                    f"compile_step: {self.name} is not captured, but called each time: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,  # the caller of the compiled step
+                )
+            self._warned = True
+            return None
+
+
+class _Replay:
+    """One recording: its input arrays, its launches, its results."""
+
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, given: list[Leaf]) -> None:
+        self.inputs = [np.copy(leaf.data if isinstance(leaf, Tensor) else leaf) for leaf in given]
+        taken = [
+            like(leaf, array) if isinstance(leaf, Tensor) else array
+            for leaf, array in zip(given, self.inputs, strict=True)
+        ]
+        moved = filled((args, kwargs), taken)
+
+        def run() -> Any:
+            result = function(*moved[0], **moved[1])
+            settle()
+            return map_leaves(result, lambda x: x.detach() if isinstance(x, Tensor) else x)
+
+        settle()  # what the caller has put off is none of the step's
+        self.capture = Capture(devices.place("cpu"))
+        self.capture.hold(moved)
+        witness = Witness()
+        with witness:
+            self.result = self.capture.record(run)
+        owns = self.capture.recorded.owns
+        witness.expect_unchanged([x for x in leaves(self.result) if isinstance(x, Tensor) and owns(x.data)])
+        self.capture.depends(witness.condition())
+        self._prove(run)
+
+    def __call__(self, arrays: list[np.ndarray]) -> Any:
+        """The results for these inputs."""
+        for mine, given in zip(self.inputs, arrays, strict=True):
+            mine[...] = given
+        self.capture.replay()
+        return copied(self.result)
+
+    def _prove(self, run: Callable[[], Any]) -> None:
+        """Compare replays with the step itself on other values; raise CaptureError where they differ."""
+        before = [array.copy(order="K") for array in self.inputs]
+        for other in (_random, _extreme):
+            values = [other(array) for array in before]
+            self._fill(values)
+            old = copied(self.result)
+            try:
+                with np.errstate(all="ignore"):
+                    result = run()
+            except Exception as error:
+                raise CaptureError(f"for other values of its arguments it fails: {error}") from error
+            expected = copied(result)
+            self._spoil(result, old)
+            self._fill(values)  # the step may have written to them
+            self.capture.replay()
+            if not _same(self.result, expected):
+                raise CaptureError(
+                    "a part of its work is done by NumPy or Python, not by kernels, and would not be done again"
+                )
+
+    def _fill(self, values: list[np.ndarray]) -> None:
+        for mine, value in zip(self.inputs, values, strict=True):
+            mine[...] = value
+
+    def _spoil(self, again: Any, old: Any) -> None:
+        """Overwrite the memory of the recording and its results, so that what a replay leaves out is seen.
+
+        Args:
+            again: the results of another run: what has the same address there was not made by the step.
+            old: a copy of the results before that run.
+        """
+        self.capture.recorded.spoil()
+        for array, there, before in zip(*map(_arrays, (self.result, again, old)), strict=False):
+            if self.capture.recorded.owns(array) and array.itemsize in (1, 2, 4, 8):
+                array.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
+            elif not any(np.may_share_memory(array, mine) for mine in self.inputs):
+                if array.ctypes.data != there.ctypes.data:
+                    raise CaptureError("a result is computed by NumPy, not by kernels")
+                if not _same(array, before):
+                    raise CaptureError("it writes to a result that was there before")
+
+
+class Witness:
+    """Notes which tensors and modules take part in what this thread computes inside its ``with`` block."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._modules: dict[int, tuple[Any, bool]] = {}
+
+    def __enter__(self) -> None:
+        mode.witness = self
+
+    def __exit__(self, *error: object) -> None:
+        mode.witness = None
+
+    def tensors(self, *seen: Tensor | None) -> None:
+        """These are read or written. Those that die before the end are of no interest, and not kept alive."""
+        for t in seen:
+            if t is not None:
+                known = self._seen.get(id(t))
+                if known is None or known[0]() is not t:
+                    self._seen[id(t)] = weakref.ref(t), t._version[0]
+
+    def module(self, called: Any) -> None:
+        """This module is called."""
+        self._modules[id(called)] = called, called.training
+        self.tensors(*(t for _, t in (*called._own_parameters(), *called._own_buffers())))
+
+    def _living(self) -> list[tuple[Tensor, int]]:
+        return [(t, number) for ref, number in self._seen.values() if (t := ref()) is not None]
+
+    def expect_unchanged(self, results: list[Tensor]) -> None:
+        """Raise CaptureError where the block wrote to a tensor other than these, which it made."""
+        own = {id(t._version) for t in results}
+        for t, number in self._living():
+            if t._version[0] != number and id(t._version) not in own:
+                raise CaptureError(f"it writes to a tensor of shape {t.shape} that was there before")
+
+    def condition(self) -> Callable[[], bool]:
+        """Whether all of it still is as it was: arrays, values, what asks for gradients, the modules' modes."""
+        stamps = [(t, t.data, t._version, t._version[0], t.requires_grad) for t, _ in self._living()]
+        modes = [(module.__dict__, training) for module, training in self._modules.values()]
+
+        def holds() -> bool:
+            for t, array, versions, number, grad in stamps:
+                if t.data is not array or versions[0] != number or t.requires_grad is not grad:
+                    return False
+            return all(attributes["training"] is training for attributes, training in modes)
+
+        return holds
+
+
+def _arrays(value: Any) -> list[np.ndarray]:
+    return [leaf.data if isinstance(leaf, Tensor) else leaf for leaf in leaves(value)]
+
+
+def _random(array: np.ndarray) -> np.ndarray:
+    """Other values that an argument of this kind may have: floats in [0, 1), its own integers in another order."""
+    if is_floating(array.dtype):
+        return np.random.default_rng(0).random(array.shape, np.float32).astype(array.dtype)
+    return array.reshape(-1)[::-1].reshape(array.shape)
+
+
+def _extreme(array: np.ndarray) -> np.ndarray:
+    """Floats that are not numbers, so that few comparisons come out as before; integers 0, or 1 where all are 0."""
+    if is_floating(array.dtype):
+        return np.full_like(array, np.nan)
+    return np.zeros_like(array) if array.any() else np.ones_like(array)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two results are equal bit for bit; of values other than these, nobody knows."""
+    if isinstance(a, Tensor | np.ndarray):
+        x, y = (leaf.data if isinstance(leaf, Tensor) else leaf for leaf in (a, b))
+        return type(a) is type(b) and (x.shape, x.dtype) == (y.shape, y.dtype) and x.tobytes() == y.tobytes()
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a is None or (isinstance(a, bool | int | float | str) and a == b)
