@@ -86,10 +86,11 @@ class Capture:
         """
         if self.place.launches_only:
             refuse("numbers made anew for each call", "pass them as an argument")
+        place = self.place  # a capture that refers to itself would be freed late, and its memory with it
         with _suspended():
-            array = self.place.put(make())
+            array = place.put(make())
         self.hold(array)
-        self.before_replay(lambda: self.place.write(array, make()))
+        self.before_replay(lambda: place.write(array, make()))
         return array
 
     @property

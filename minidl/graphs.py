@@ -97,7 +97,7 @@ class CompiledStep(Generic[P, R]):
         self._calls: dict[Any, int] = {}
         self._graphs: dict[Any, _Graph] = {}
         self._replays = Replays(function, warmup, self._name())
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
 
     @property
     def captures(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +111,39 @@ def test_inference_is_captured_once_for_each_shape(device: str) -> None:
     assert (len(calls), step.captures) == (4, 2)
     step.reset()
     assert step.captures == 0
+
+
+def test_a_network_is_a_step_whatever_its_attributes_are_called(device: str) -> None:
+    model = nn.Linear(3, 2).to(device)
+    model.device, model.function, model.captures = "a", "b", "c"
+    step = minidl.compile_step(model, warmup=1)
+    x = minidl.ones(1, 3, device=device)
+    with minidl.no_grad():
+        assert {str(step(x).tolist()) for _ in range(3)} == {str(model(x).tolist())}
+    assert step.captures == 1 and step.function is model
+
+
+def test_what_is_forgotten_is_freed_at_once(device: str) -> None:
+    model = Small().to(device)
+    optimizer = optim.Adam(model.parameters())
+
+    def step(images: Tensor, labels: Any) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    run = minidl.compile_step(step, warmup=1)
+    for batch in batches(3, device):
+        run(*batch)
+    (graph,) = run._graphs.values()
+    freed = weakref.ref(graph.capture)
+    gc.disable()
+    try:
+        del graph
+        run.reset()
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_inputs_in_main_memory_are_copied_into_the_capture(device: str) -> None:
