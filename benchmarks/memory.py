@@ -55,7 +55,7 @@ def train(side: str, case: Network, threads: int) -> dict[str, Any]:
         kernels.set_num_threads(threads)
         kernels.backend(np.zeros(1))
         before = peak_resident()
-        step = networks.ours(case, networks.build(case)).run
+        step = networks.trains(case, networks.build(case)).run
     else:
         import torch
 

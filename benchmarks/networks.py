@@ -16,6 +16,7 @@ import numpy as np
 import minidl
 from benchmarks import others
 from benchmarks.cases import AUTOENCODER, AUTOENCODER_OPTIONS, NETWORKS, QUICK, Contestant, Network, data_of
+from benchmarks.report import EAGER
 from benchmarks.timing import interleave
 from minidl import models, optim
 from minidl.kernels.cpu.simd import target
@@ -38,14 +39,33 @@ def build(case: Network) -> Any:
     return models.create(case.model)
 
 
-def inference(model: Any, images: minidl.Tensor) -> Contestant:
-    """minidl's logits of a network that is ready for inference."""
+def inference(network: Any, images: minidl.Tensor) -> Contestant:
+    """minidl's logits of a fused network, or of one that is captured too."""
 
     def infer() -> np.ndarray:
         with minidl.no_grad():
-            return np.asarray(model(images).numpy())
+            return np.asarray(network(images).numpy())
 
     return Contestant(infer)
+
+
+def captured(fused: Any, images: minidl.Tensor) -> Contestant:
+    """minidl's logits by replays of a captured forward pass, as other sides compile theirs; the first call that is
+    compared is one.
+    """
+    step = minidl.compile_step(fused, warmup=1)
+    contestant = inference(step, images)
+    contestant.run(), contestant.run()
+    if not step.captures:
+        raise SystemExit(f"{type(fused).__name__}: its forward pass was not captured")
+    return contestant
+
+
+def infers(case: Network, model: Any) -> dict[str, Contestant]:
+    """minidl's inference, captured and called layer by layer."""
+    images = minidl.Tensor(data_of(case)[0])
+    fused = minidl.fuse(model.eval())
+    return {"minidl": captured(fused, images), EAGER: inference(fused, images)}
 
 
 def half(case: Network, model: Any) -> dict[str, Contestant]:
@@ -53,15 +73,13 @@ def half(case: Network, model: Any) -> dict[str, Contestant]:
     if case.training or not target().dot_bfloat16 or importlib.util.find_spec("ml_dtypes") is None:
         return {}
     fused = minidl.fuse(model.eval(), dtype="bfloat16")
-    return {"minidl bf16": inference(fused, minidl.Tensor(data_of(case)[0]))}
+    return {"minidl bf16": captured(fused, minidl.Tensor(data_of(case)[0]))}
 
 
-def ours(case: Network, model: Any) -> Contestant:
-    """minidl's side: an SGD step with momentum (the autoencoder: Adam), or inference."""
+def trains(case: Network, model: Any) -> Contestant:
+    """minidl's training: an SGD step with momentum (the autoencoder: Adam)."""
     x, labels = data_of(case)
     images = minidl.Tensor(x)
-    if not case.training:
-        return inference(minidl.fuse(model.eval()), images)
     reconstructs = case.model == AUTOENCODER
     optimizer: Any = (
         optim.Adam(model.parameters(), lr=1e-3)
@@ -148,7 +166,8 @@ def run(case: Network, turns: int, compiled: bool, threads: int) -> dict[str, An
     """Check and time one case: its row. ``missing`` in it says who could not take part, and why."""
     model = build(case)
     state = {k: np.array(v) for k, v in model.state_dict().items()}
-    contestants = {"minidl": ours(case, model), **half(case, model)}
+    ours = {"minidl": trains(case, model)} if case.training else infers(case, model)
+    contestants = {**ours, **half(case, model)}
     missing = others.enter(contestants, case, state, compiled, threads)
     difference = check(case, contestants, missing)
     timing = interleave({name: c.run for name, c in contestants.items()}, turns)

@@ -23,6 +23,7 @@ Row = dict[str, Any]
 
 BEGIN = "<!-- benchmark figures -->"
 RUNTIMES = ("ONNX Runtime", "OpenVINO")
+EAGER = "minidl eager"  # inference that is fused, but not captured
 HALVES = ("minidl bf16", "OpenVINO bf16")
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
@@ -86,6 +87,7 @@ def convolution_line(row: Row, data: Row) -> str:
 def network_line(row: Row, data: Row) -> str:
     """A table row of a network."""
     cells = [row["network"], f"{median(row) * 1e3:.1f}", f"{row['batch'] / median(row):.0f}"]
+    cells.append(f"{median(row, EAGER) * 1e3:.1f}" if EAGER in row["seconds"] else "")
     cells += _against(row, torch_modes(row))
     for runtime in RUNTIMES:
         cells += _against(row, [runtime])[1:]
@@ -123,7 +125,7 @@ def overhead_line(row: Row, data: Row) -> str:
 
 
 NETWORK_COLUMNS = (
-    "network | minidl ms | images/s | fastest PyTorch | ms | times as fast (quartiles) "
+    "network | minidl ms | images/s | minidl eager ms | fastest PyTorch | ms | times as fast (quartiles) "
     "| ONNX Runtime ms | times as fast | OpenVINO ms | times as fast "
     "| bfloat16: minidl ms | OpenVINO ms | times as fast"
 )
@@ -141,7 +143,8 @@ PARTS: dict[str, tuple[str, str, str, Callable[[Row, Row], str]]] = {
     ),
     "networks": (
         "Networks",
-        "Float32 on every side but in the last three columns.",
+        "Float32 on every side but in the last three columns. minidl's inference is `compile_step(fuse(model))`, "
+        "since the other sides compile theirs; *eager* is `fuse(model)`, called layer by layer.",
         NETWORK_COLUMNS,
         network_line,
     ),
