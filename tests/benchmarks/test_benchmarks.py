@@ -41,7 +41,16 @@ def kernel_row(direction: str, ours: float, theirs: float) -> dict[str, Any]:
 
 @pytest.fixture
 def data() -> dict[str, Any]:
-    names = ("minidl", "torch NCHW", "torch NHWC", "ONNX Runtime", "OpenVINO", "minidl bf16", "OpenVINO bf16")
+    names = (
+        "minidl",
+        "torch NCHW",
+        "torch NHWC",
+        "ONNX Runtime",
+        "OpenVINO",
+        "minidl bf16",
+        "OpenVINO bf16",
+        "minidl eager",
+    )
     network = {"network": "resnet18", "batch": 16, "missing": {"torch.compile": "no compiler"}}
     return {
         "machine": MACHINE,
@@ -119,7 +128,7 @@ def test_the_document_holds_every_part_and_says_who_is_missing(data: dict[str, A
     text = report.markdown(data)
     assert "| 3x3 | forward | 2000.00 | 25 | 25% | 50% | torch NHWC | 1000.00 | 0.50 (0.50-0.50) |" in text
     assert "geometric mean 1.41, median 2.25, lowest 0.50, highest 4.00" in text
-    assert "| resnet18 | 1000.0 | 16 | torch NCHW | 2000.00 | 2.00 (2.00-2.00) |" in text
+    assert "| resnet18 | 1000.0 | 16 | 8000.0 | torch NCHW | 2000.00 | 2.00 (2.00-2.00) |" in text
     assert "| resnet18 | 100 (10) | 300 (30) | 200 (20) | 0.50 |" in text
     assert "- torch.compile did not take part: no compiler" in text
     for line in text.splitlines():
