@@ -15,6 +15,7 @@ import minidl
 from minidl import Tensor, kernels, nn, optim
 from minidl.kernels.cpu import runtime
 from minidl.nn import functional as F
+from tests.minidl.counted import counted
 
 FUSED_CALLS = 2 + 1 + 2  # to warm up, to record, to prove
 
@@ -49,17 +50,6 @@ def images(count: int = 4, seed: int = 0, size: int = 8, nhwc: bool = True) -> T
     pixels = np.random.default_rng(seed).standard_normal((count, size, size, 3), np.float32)
     pixels = pixels.transpose(0, 3, 1, 2)
     return Tensor(pixels if nhwc else np.ascontiguousarray(pixels))
-
-
-def counted(function: Callable[..., Any], **options: Any) -> tuple[Any, list[int]]:
-    """The function compiled, and a list that grows with each call of it."""
-    calls: list[int] = []
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return function(*args, **kwargs)
-
-    return minidl.compile_step(run, **options), calls
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -14,6 +14,7 @@ import minidl
 from minidl import CaptureError, Tensor, nn, optim
 from minidl.nn import functional as F
 from minidl.optim import MultiStepLR
+from tests.minidl.counted import counted
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
     "sgd": lambda m: optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
@@ -86,17 +87,6 @@ def test_a_captured_training_is_the_same_bit_for_bit(name: str, device: str) -> 
     assert captured["norm.num_batches_tracked"] == 6
     for key, array in plain.items():
         np.testing.assert_array_equal(captured[key], array, err_msg=key)
-
-
-def counted(function: Callable[..., Any], **options: Any) -> tuple[Any, list[int]]:
-    """The function compiled, and a list that grows with each call of it."""
-    calls: list[int] = []
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return function(*args, **kwargs)
-
-    return minidl.compile_step(run, **options), calls
 
 
 def test_inference_is_captured_once_for_each_shape(device: str) -> None:
