@@ -33,8 +33,8 @@ class autocast(Setting):
     """Context manager and decorator: inside, convolutions and matrix products take float32 tensors as 16-bit ones.
 
     Softmax, layer and group norms, losses, means, variances, norms, running sums, products, and activations that are
-    made of several operators (gelu, silu, softplus, ...) compute in float32 and give float32. Batch norm keeps its
-    statistics and parameters in float32 and gives what it got; ``sum`` adds up in float32 and gives what it got.
+    made of several operators (gelu, silu, softplus, ...) compute in float32 and give float32. Batch norm and prelu
+    have parameters in float32 and give what they got; ``sum`` adds up in float32 and gives what it got.
     Everything else follows its inputs, a float32 and a 16-bit operand giving float32. Parameters stay float32, and so
     do their gradients. float64 is left alone. The choice is the thread's; ``backward`` uses that of the forward pass,
     wherever it is called.

@@ -14,7 +14,7 @@ from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.ops import cat, expand
 from minidl.ops.attention import attention_weights
-from minidl.ops.promotion import beside
+from minidl.ops.promotion import beside, mixed
 from minidl.tensor import Parameter, Tensor
 
 __all__ = ["MultiheadAttention"]
@@ -219,7 +219,7 @@ class MultiheadAttention(Module):
                 )
             if tensor.dtype == np.bool_:
                 tensor = Tensor._wrap(np.where(tensor.data, -np.inf, 0.0).astype(q.dtype))
-            elif tensor.dtype != q.dtype:
+            elif tensor.dtype != q.dtype and not mixed(tensor.dtype, q.dtype):
                 raise TypeError(f"MultiheadAttention: {name} must be bool or {q.dtype}, got {tensor.dtype}")
             parts.append(tensor.reshape(*views[name][shapes[name].index(tensor.shape)]))
         if not parts:

@@ -14,7 +14,7 @@ from minidl.autograd import Function
 from minidl.ops._common import Array, axes, axis, expect_floating, expect_same_dtype, in_float32
 from minidl.ops.elementwise import Sigmoid, erf, exp, mask, sigmoid, tanh, where
 from minidl.ops.movement import reshape
-from minidl.ops.promotion import fill
+from minidl.ops.promotion import alike, fill
 from minidl.ops.reduce import softmax
 from minidl.ops.special import erf_array
 from minidl.tensor import Tensor
@@ -207,6 +207,7 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
         weight: one element, or one for each channel, dtype of ``x``.
     """
     expect_floating("prelu", "x", x)
+    weight = alike(x, weight)
     expect_same_dtype("prelu", x, weight=weight)
     channels = x.shape[1] if x.ndim > 1 else 1
     if weight.ndim > 1 or weight.size not in (1, channels):

@@ -13,7 +13,7 @@ from minidl.ops.dropout import dropout
 from minidl.ops.elementwise import where
 from minidl.ops.linear import matmul
 from minidl.ops.movement import expand, reshape, transpose
-from minidl.ops.promotion import beside, fill
+from minidl.ops.promotion import alike, beside, fill, mixed
 from minidl.ops.reduce import softmax
 from minidl.tensor import Tensor
 
@@ -30,7 +30,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Any, scale: float, op: s
     if mask is None:
         return softmax(scores, -1)
     array = beside(mask, scores)
-    if array.dtype != np.bool_ and array.dtype != scores.dtype:
+    if array.dtype not in (np.bool_, scores.dtype) and not mixed(array.dtype, scores.dtype):
         raise TypeError(f"{op}: attn_mask expects dtype bool or {scores.dtype}, got {array.dtype}")
     try:
         np.broadcast_shapes(array.shape, scores.shape)
@@ -78,6 +78,7 @@ def scaled_dot_product_attention(
     """
     op = "scaled_dot_product_attention"
     expect_floating(op, "query", query)
+    key, value = alike(query, key), alike(query, value)
     expect_same_dtype(op, query, key=key, value=value)
     for name, t in (("query", query), ("key", key), ("value", value)):
         if t.ndim < 2:

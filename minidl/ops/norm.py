@@ -12,7 +12,7 @@ from minidl.ops._common import Array, expect_floating, expect_same_dtype
 from minidl.ops.deferred import Recipe, defer, may_defer, statistics
 from minidl.ops.elementwise import ReLUBackward, sqrt
 from minidl.ops.movement import reshape
-from minidl.ops.promotion import cast
+from minidl.ops.promotion import alike, cast
 from minidl.ops.reduce import mean, sum
 from minidl.tensor import Tensor
 
@@ -158,6 +158,7 @@ def batch_norm(
     if x.ndim < 2:
         raise ValueError(f"{op}: x expects at least 2 dimensions (N, C, ...), got shape {x.shape}")
     channels = x.shape[1]
+    residual = alike(x, residual)
     half = is_half(x.dtype)  # then parameters may be float32: mixed precision
     own = [None if t is None or (half and t.dtype == float32) else t for t in (weight, bias)]
     expect_same_dtype(op, x, weight=own[0], bias=own[1], residual=residual)

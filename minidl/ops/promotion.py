@@ -224,6 +224,16 @@ def product(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def mixed(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
+    """Whether ``minidl.autocast`` lets these dtypes meet where one dtype is expected: float32 and its own."""
+    return mode.autocast is not None and {a, b} == {float32, mode.autocast}
+
+
+def alike(x: Tensor, t: Any) -> Any:
+    """``t`` in the dtype of x if the two are :func:`mixed`, else as it is."""
+    return cast(t, x.dtype) if isinstance(t, Tensor) and mixed(t.dtype, x.dtype) else t
+
+
 def has_half_kernels(x: Any) -> bool:
     """Whether the products of this tensor's device add half types up in float32 by themselves."""
     return isinstance(x, Tensor) and not isinstance(x.data, np.ndarray) and is_half(x.data.dtype)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 
 import minidl
 from minidl import Tensor, models, nn, optim
 from minidl.nn import functional as F
+from minidl.testing.cases import TABLE
+from minidl.testing.operators import run
+from tests.minidl.nn.module_cases import CASES, build, inputs
 
 HALVES = {"bf16": "bfloat16", "f16": "float16"}
 
@@ -60,6 +66,74 @@ def test_gradients_and_batch_norm_statistics_stay_float32(place: str) -> None:
     for parameter in model.parameters():
         assert parameter.grad is not None and parameter.grad.dtype == np.float32
     assert model[1].running_mean.abs().sum().item() > 0
+
+
+@pytest.mark.parametrize(("name", "digits"), [("bf16", 8), ("f16", 11)])
+def test_every_operator_of_the_table_comes_near_float32(name: str, digits: int, place: str) -> None:
+    far = []
+    for entry in TABLE:
+
+        def mixed(m: Any, functional: Any, *tensors: Tensor, function: Any = entry.function) -> Tensor:
+            with minidl.autocast(name):
+                y = function(m, functional, *tensors)
+            return y.float()
+
+        exact, expected = run(entry, entry.inputs(np.float32))
+        y, grads = run(dataclasses.replace(entry, function=mixed), entry.inputs(np.float32), place)
+        for found, wanted in ((y, exact), *zip(grads, expected, strict=True)):
+            # operands and results are rounded to so many digits; they are of order 1, and their products may cancel
+            scale = max(np.abs(wanted[np.isfinite(wanted)]).max(initial=0), 0.1)
+            if not np.allclose(found, wanted, rtol=0, atol=4 * 2.0**-digits * scale, equal_nan=True):
+                far.append(entry.name)
+    assert far == []
+
+
+@pytest.mark.parametrize("text", [text for text, shapes in CASES.items() if shapes])
+def test_every_module_takes_what_a_convolution_gives(text: str) -> None:
+    module = build(text, nn)
+    arrays = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in inputs(text, CASES[text])]
+    wide = [Tensor(a) for a in arrays]
+    halves = [minidl.cast(t, minidl.bfloat16) if t.dtype == np.float32 else t for t in wide]
+    minidl.manual_seed(0)
+    exact = module(*wide)
+    minidl.manual_seed(0)
+    with minidl.autocast("bf16"):
+        found = module(*halves)
+    y, expected = (t[0] if isinstance(t, tuple) else t for t in (found, exact))
+    scale = max(expected.abs().max().item(), 0.1)
+    np.testing.assert_allclose(y.detach().float(), expected.detach(), atol=6 * 2.0**-8 * scale)
+    if y.requires_grad:
+        y.float().sum().backward()
+    assert {p.grad.dtype for p in module.parameters() if p.grad is not None} <= {np.dtype("f4")}
+
+
+@pytest.mark.parametrize("given", [np.float32, minidl.bfloat16], ids=str)
+def test_attention_takes_masks_in_float32(given: Any) -> None:
+    minidl.manual_seed(0)
+    layer, x = nn.MultiheadAttention(8, 2), minidl.randn(5, 2, 8)
+    past, padding = np.log(np.tri(5, dtype=np.float32) + 1e-30), np.arange(10).reshape(2, 5) % 5 == 4
+    for masks in ({"attn_mask": past}, {"attn_mask": past, "key_padding_mask": padding}, {"is_causal": True}):
+        exact, _ = layer(x, x, x, **masks)
+        with minidl.autocast("bf16"):
+            y, weights = layer(*[minidl.cast(x, given)] * 3, **masks)
+        assert weights.dtype == np.float32
+        np.testing.assert_allclose(y.float().detach(), exact.detach(), atol=0.01)
+
+
+def test_float32_and_16_bit_tensors_meet() -> None:
+    q, k = minidl.randn(2, 5, 8), minidl.randn(2, 5, 8)
+    v = minidl.cast(minidl.randn(2, 5, 8), minidl.bfloat16)
+    x = minidl.randn(2, 3, 4)
+    half = minidl.cast(x, minidl.bfloat16)
+    with pytest.raises(TypeError, match="value has dtype bfloat16"):
+        F.scaled_dot_product_attention(q, k, v)
+    with minidl.autocast("bf16"):
+        assert F.scaled_dot_product_attention(q, k, v).dtype == minidl.bfloat16
+        for residual in (x, half):
+            y = F.batch_norm(half, None, None, training=True, residual=residual)
+            assert y.dtype == minidl.bfloat16
+        with pytest.raises(TypeError, match="residual has dtype float64"):
+            F.batch_norm(half, None, None, training=True, residual=x.double())
 
 
 @pytest.mark.parametrize("name", HALVES)
