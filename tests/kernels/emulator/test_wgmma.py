@@ -228,22 +228,26 @@ def signed(bits: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("bits", "report"),
+    ("name", "bits", "report"),
     [
-        (1 << 14, "reserved bits"),
-        (1 << 46, "reserved bits"),
-        (1 << 60, "reserved bits"),
-        (3 << 49, "base offset"),
-        (128 >> 4, "begins at offset 128"),
-        (112 >> 4, "begins at offset 112"),
-        (16 >> 4 << 32, "no multiples of a brick"),
-        (0x3FC0, "of shared memory, which has"),
+        ("128 bytes", 1 << 14, "reserved bits"),
+        ("128 bytes", 1 << 46, "reserved bits"),
+        ("128 bytes", 1 << 60, "reserved bits"),
+        ("128 bytes", 3 << 49, "base offset"),
+        ("128 bytes", 128 >> 4, "begins at offset 128"),
+        ("128 bytes", 112 >> 4, "begins at offset 112"),
+        ("128 bytes", 16 >> 4 << 32, "no multiples of a brick"),
+        ("128 bytes", 0x3FC0, "of shared memory, which has"),
+        ("k slow, 128 bytes", 32 >> 4, "no start of a brick"),
+        ("k slow, 128 bytes", 16 >> 4 << 16, "no multiples of a brick"),
+        ("k slow, 128 bytes", 16 >> 4 << 32, "no multiples of a brick"),
     ],
 )
-def test_a_wrong_descriptor_is_refused(bits: int, report: str, cases: tuple[EmulatedDevice, Module]) -> None:
+def test_a_wrong_descriptor_is_refused(
+    name: str, bits: int, report: str, cases: tuple[EmulatedDevice, Module]
+) -> None:
     device, module = cases
-    number = list(CASES).index("128 bytes")
-    case = CASES["128 bytes"]
+    number, case = list(CASES).index(name), CASES[name]
     assert case.a is not None
     image, y = np.zeros(IMAGE, np.uint8), np.zeros((128, 64), np.float32)
     args = (
