@@ -343,6 +343,8 @@ BUGS = [
      "      else MULTIPLY(d, descriptor(stage + k * 32), descriptor(stage + 8192 + k * 32));", "at different wgmma"),
     ("lanes at different products", "descriptor(stage + 8192 + k * 32)", "descriptor(stage + 8192 + threadIdx.x / 64 * 32)",
      "different descriptors"),
+    ("lanes at different rows", "descriptor(stage + k * 32)", "descriptor(stage + threadIdx.x / 64 * 1024 + k * 32)",
+     "different descriptors"),
     ("the swizzle is forgotten", "^ (threadIdx.x / 8 % 8) * 16", "", "Mismatch|not equal"),
     ("the wrong stride", "64ll << 32", "128ll << 32", "Mismatch|not equal|nobody wrote|in flight reads"),
     ("the end is not waited for", "    WAIT(1);\n    __syncthreads();", "    if (s + 1 < slices) WAIT(1); else return;\n    __syncthreads();",

@@ -20,11 +20,11 @@ CODE = (
   wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, p, 1, 1, 0; }" \\
   : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
 #define PIN(d) asm volatile("" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) :: "memory")
-// y = 1 + A (64 x 16, ones, in registers) times B (8 x 16, zeros) twice; warp `writer` then writes over B.
+// y = 1 + A (64 x 16, ones, in registers) times B (8 x 16, zeros), for two B; warp `writer` then writes over the first.
 extern "C" __global__ void product(float* y, const unsigned* numbers, int writer) {
   extern __shared__ __align__(1024) char shared[];
   const int t = threadIdx.x;
-  for (int i = t; i < 256; i += 128) ((int*)shared)[i] = 0;
+  for (int i = t; i < 512; i += 128) ((int*)shared)[i] = 0;
   PROXY_FENCE;
   const unsigned one = numbers[0];
   unsigned a[4] = {one, one, one, one};
@@ -36,7 +36,7 @@ extern "C" __global__ void product(float* y, const unsigned* numbers, int writer
   PIN(e);
   FENCE;
   PRODUCT(d, a, b);
-  PRODUCT(e, a, b);
+  PRODUCT(e, a, b + 64);
   COMMIT;
   __syncthreads();
   WAIT(0);
@@ -51,8 +51,8 @@ BUGS = [
     ("a factor changed after the fence", "  FENCE;", "  FENCE; a[1] += numbers[1];", 9,
      "a register of A was read or written after the last wgmma.fence"),
     ("a factor changed in flight", "  COMMIT;", '  COMMIT; asm volatile("add.u32 %0, %0, 1;" : "+r"(a[1]));', 9, "wgmma.wait_group must come first"),
-    ("sums in flight as a factor", "PRODUCT(e, a, b);",
-     "for (int i = 0; i < 4; i++) a[i] = __float_as_uint(d[i]);\n  PRODUCT(e, a, b);", 9, "a register of A belongs to a wgmma in flight"),
+    ("sums in flight as a factor", "PRODUCT(e, a, b + 64);",
+     "for (int i = 0; i < 4; i++) a[i] = __float_as_uint(d[i]);\n  PRODUCT(e, a, b + 64);", 9, "a register of A belongs to a wgmma in flight"),
     ("a copy of a sum read in flight", "  COMMIT;",
      '  COMMIT; float copy; asm volatile("mov.f32 %0, %1;" : "=f"(copy) : "f"(d[0])); y[t] = copy + 1;', 9, "wgmma.wait_group must come first"),
     ("threads that add and threads that do not", "add = 1", "add = t < 64", 9, "different descriptors or scale-d"),
@@ -66,7 +66,7 @@ BUGS = [
 def run(device: EmulatedDevice, code: str, writer: int) -> np.ndarray:
     y = device.empty((128, 4), np.float32)
     numbers = np.array([0x3F803F80, 0], np.uint32)  # two ones in bfloat16
-    device.launch(device.compile("product.cu", code=code)["product"], 1, 128, (y, numbers, writer), 1024)
+    device.launch(device.compile("product.cu", code=code)["product"], 1, 128, (y, numbers, writer), 2048)
     return y
 
 
