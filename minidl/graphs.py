@@ -55,8 +55,9 @@ def compile_step(
       NumPy arrays. What goes on as without capture: learning rates and step counts of minidl's optimizers, random
       numbers on the device (dropout, ``randn``), the running statistics of batch norms.
     - Parameters, buffers and gradients must stay where they are: load weights with ``load_state_dict``, which writes to
-      them, and let the step call ``zero_grad``. An optimizer's state, or weights of a fused network, that
-      were loaded make a new capture.
+      them, and let the step call ``zero_grad``. What makes a new capture: an optimizer's state, or weights of a fused
+      network, that were loaded; parameters of an optimizer that are frozen or added; a setting of it, other than the
+      learning rate, that becomes 0 or ceases to be.
     - One thread at a time calls the step on a device.
 
     On the CPU steps in which nothing asks for a gradient are captured: under ``no_grad``, or of a network from

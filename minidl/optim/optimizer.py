@@ -189,16 +189,16 @@ class Optimizer:
                 capture.if_it_fails(partial(_restore, state, dict(state)))
                 state["step"] += 1
                 alike.setdefault((number, state["step"]), []).append((parameter, state))
-        arrays = [(p, p.data, state) for several in alike.values() for p, state in several]
+        members = [(p.data, state) for several in alike.values() for p, state in several]
 
         def advance() -> None:
-            for _, _, state in arrays:
+            for _, state in members:
                 state["step"] += 1
 
         capture.before_replay(advance)
-        capture.depends(
-            lambda: all(p.data is array and self.state.get(id(p)) is state for p, array, state in arrays)
-        )
+        capture.hold(members)
+        layout = self._layout()
+        capture.depends(lambda: self._layout() == layout)
         for (number, _), several in alike.items():
             group, (first, state) = self.param_groups[number], several[0]
             again = partial(self._update, first.data, first.grad.data, state, group)  # type: ignore[union-attr]
@@ -211,6 +211,15 @@ class Optimizer:
                             f"{owner}: new state inside a captured step; make it in a call before"
                         )
                     parameter.mark_changed()
+
+    def _layout(self) -> list[Any]:
+        """What decides which parameters move, where they and their states lie, and by which kernels: a captured step
+        knows no other. (A momentum that is no longer 0 wants a buffer.)"""
+        found: list[Any] = []
+        for group in self.param_groups:
+            found.append([bool(v) for k, v in group.items() if k not in ("params", "lr")])
+            found += [(p.requires_grad, id(p.data), id(self.state.get(id(p)))) for p in group["params"]]
+        return found
 
     def _update(self, parameter: Any, gradient: Any, state: dict[str, Any], group: Group) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")

@@ -286,6 +286,39 @@ def test_an_optimizer_whose_state_was_loaded_is_captured_anew(device: str) -> No
     assert optimizer.state_dict()["settings"]["steps"] == [7, 7]
 
 
+CHANGES: dict[str, Callable[[nn.Module, optim.Optimizer], Any]] = {
+    "a momentum is switched on": lambda m, o: o.param_groups[0].update(momentum=0.9),
+    "a layer is frozen": lambda m, o: m.head.requires_grad_(False),
+    "a group is added": lambda m, o: o.add_param_group({"params": m.norm.parameters(), "lr": 0.5}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_optimizer_moves_may_change(change: str, device: str) -> None:
+    found = []
+    for compiled in (False, True):
+        minidl.manual_seed(0)
+        model = Small().to(device)
+        optimizer = optim.SGD([*model.conv.parameters(), *model.head.parameters()], lr=0.1)
+
+        def step(
+            images: Tensor, labels: Any, model: nn.Module = model, optimizer: optim.Optimizer = optimizer
+        ) -> None:
+            for parameter in model.parameters():
+                parameter.grad = None
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        run: Any = minidl.compile_step(step, warmup=1) if compiled else step
+        for i, batch in enumerate(batches(6, device)):
+            if i == 3:
+                CHANGES[change](model, optimizer)
+            run(*batch)
+        assert not compiled or run.captures == 1
+        found.append(model.state_dict())
+    np.testing.assert_equal(found[1], found[0])
+
+
 def test_a_fused_network_whose_weights_were_loaded_is_captured_anew(device: str) -> None:
     fused = minidl.fuse(Small().to(device).eval())
     run, calls = counted(fused, warmup=1)
