@@ -62,5 +62,5 @@ def fill_slab(g: Geometry, source: Any, channel: int, slab: Any, base: int, chun
                                 slab, at + (lo + c) * g.pixel, source, start + c * g.source_pixel, g.channels
                             )
                     clear(slab, at + hi * g.pixel, (g.pitch - hi) * g.pixel)
-    # The last row's right padding: for every other row the zeros left of the next row serve.
-    clear(slab, at + width, max(g.pad_left, 0) * g.pixel)
+            # The last row's right padding: for every other row the zeros left of the next row serve.
+            clear(slab, at + width, max(g.pad_left, 0) * g.pixel)

@@ -291,14 +291,29 @@ def test_nan_and_infinity_stay_where_they_belong() -> None:
     assert np.isnan(y[1, 2:5, 3:6]).all() and not np.isnan(y[0]).any()
 
 
+def poison() -> None:
+    """Fill what lies in the memory pool with NaN."""
+    for power in range(12, 21):
+        memory.empty(1 << power, np.float32).fill(np.nan)  # goes back to the pool at once
+
+
 def test_what_lies_in_reused_memory_does_not_matter() -> None:
     x, w, _, gy, options = operands(SHAPES["rows of seven"], "float32")
     first = CPU.conv2d(x, w, None, *options), CPU.conv2d_input_grad(gy, w, (7, 7), *options)
-    for size in (1 << 14, 1 << 16, 1 << 18, 1 << 20):
-        memory.empty(size, np.float32).fill(np.nan)  # goes back to the pool at once
+    poison()
     second = CPU.conv2d(x, w, None, *options), CPU.conv2d_input_grad(gy, w, (7, 7), *options)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_last_chunk_with_fewer_rows_has_its_padding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads share 14 rows as 5, 5 and 4; taps of stride 2 read two planes of a slab, each with its right
+    padding."""
+    x, w, bias, _, options = operands(conv((1, 27, 65, 16), (32, 3, 3, 16), stride=(2, 2), pad=1), "float32")
+    expected = REFERENCE.conv2d(*double(x, w, bias), *options)
+    monkeypatch.setattr(conv_module, "get_num_threads", lambda: 3)
+    poison()
+    assert_near(CPU.conv2d(x, w, bias, *options), expected, 4e-6, "float32")
 
 
 def test_empty_batches_and_other_dtypes_go_through() -> None:
