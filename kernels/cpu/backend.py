@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.kernels.cpu import memory
-from minidl.kernels.cpu.conv import ConvMixin
+from minidl.kernels.cpu.conv_again import RepeatedConvMixin
 from minidl.kernels.cpu.elementwise import ElementwiseMixin
 from minidl.kernels.cpu.gemm import GemmMixin
 from minidl.kernels.cpu.half import HalfMixin
@@ -23,7 +23,7 @@ from minidl.kernels.reference import ReferenceBackend
 
 class CPUBackend(
     HalfMixin,
-    ConvMixin,
+    RepeatedConvMixin,
     GemmMixin,
     PoolMixin,
     NormMixin,

@@ -16,6 +16,7 @@ from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.indirect import indirect, takes_indirect
 from minidl.kernels.cpu.layout import clear, dense
+from minidl.kernels.cpu.norm import scale_and_shift
 from minidl.kernels.cpu.phase_columns import phase_columns, takes_phase_columns
 from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.weight_grad import weight_gradient
@@ -320,7 +321,7 @@ class ConvMixin(ReferenceBackend):
             indirect(source, phases, target, gy, weight, True, groups, bias, other, relu, gx)
             return gx
         if any(phase.window is None for phase in phases):  # pixels that no tap reaches
-            gx = self._without_taps(gx, bias, other, relu)
+            self._without_taps(gx, bias, other, relu)
         taps = tuple(
             tap for phase in phases for tap in phase.taps
         )  # packed at once: each belongs to one phase
@@ -344,15 +345,15 @@ class ConvMixin(ReferenceBackend):
                 used += len(own)
         return gx
 
-    def _without_taps(self, gx: Array, bias: Array | None, residual: Array | None, relu: bool) -> Array:
-        """[relu](0 [+ bias] [+ residual]): in gx, or in an array of its own."""
+    def _without_taps(self, gx: Array, bias: Array | None, residual: Array | None, relu: bool) -> None:
+        """gx = [relu](0 [+ bias] [+ residual])."""
         if residual is None:
             clear(gx)
             if bias is None:
-                return gx
+                return
         ones = np.ones(gx.shape[3], gx.dtype)
         shift = np.zeros_like(ones) if bias is None else bias
-        return self.batch_norm_apply(gx if residual is None else residual, ones, shift, None, relu)
+        scale_and_shift(gx if residual is None else residual, ones, shift, None, relu, gx)
 
     def conv2d_weight_grad(
         self, gy: Array, x: Array, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair, groups: int

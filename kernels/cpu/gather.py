@@ -31,6 +31,7 @@ from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.groups import group_fma
 from minidl.kernels.cpu.lanes import address, drain, fetch_far
+from minidl.kernels.cpu.layout import bias_row
 from minidl.kernels.cpu.plan import (
     DEPTH_BLOCK,
     FAR_BYTES,
@@ -372,9 +373,9 @@ def prepare_gather(
         a function of the source, C-contiguous images; the output, C-contiguous, of which what is not of this grid is
         left alone; and the residual, added after the bias: C-contiguous, of the shape of the output; or None.
     """
-    row = np.zeros(plan.bias_size, np.float32 if panels.array.dtype == np.uint32 else panels.array.dtype)
-    if bias is not None:
-        row[:outputs] = bias
+    row = bias_row(
+        bias, plan.bias_size, np.float32 if panels.array.dtype == np.uint32 else panels.array.dtype
+    )
     vector = simd.target().float_lanes  # numbers that a store of the kernel writes at once
     # The sums of earlier blocks of the reduction are read again: they stay in the caches.
     may_stream = len(plan.blocks) == 2 and not any(place % vector for place in places)

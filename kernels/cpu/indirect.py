@@ -37,6 +37,7 @@ from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import simd
 from minidl.kernels.cpu.addresses import DEPTH, Tables, Target, lay_tables
 from minidl.kernels.cpu.compiler import jit
+from minidl.kernels.cpu.layout import bias_row
 from minidl.kernels.cpu.plan import (
     ALIASING,
     NAMES,
@@ -354,19 +355,18 @@ def indirect(
     outputs = target.pixel // groups
     plan = plan_indirect(source, phases, target, outputs, get_num_threads())
     taps = tuple(tap for phase in phases for tap in phase.taps)
-    row = np.zeros(ceil_div(outputs, plan.cols) * plan.cols, out.dtype)
+    columns = ceil_div(outputs, plan.cols) * plan.cols
     zeros = _zeros(source.channels, str(out.dtype))
     per = len(weight) // groups
     for group in range(groups):
         make = functools.partial(pack, weight[group * per : (group + 1) * per], taps, turned, plan.cols)
         panels = kept_value(kept, (group, plan.cols), make)
-        if bias is not None:
-            row[:outputs] = bias[group * outputs : (group + 1) * outputs]
+        own = None if bias is None else bias[group * outputs : (group + 1) * outputs]
         launch(
             *(plan.kernel, plan.layout, *plan.tables),
             address_of(images) + group * source.channels * source.itemsize,
             address_of(zeros),
-            *(panels.array, panels.rows, row),
+            *(panels.array, panels.rows, bias_row(own, columns, out.dtype)),
             *((out if residual is None else residual).reshape(-1), residual is not None, relu),
             *(out.reshape(-1), group * outputs, outputs),
             parts=plan.parts,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import carray, types
 
 from minidl.kernels.cpu import memory
@@ -130,6 +131,28 @@ def streams(array: Array) -> bool:
     return array.nbytes >= STREAM_BYTES and array.ctypes.data % memory.ALIGNMENT == 0
 
 
+@kernel
+def _repeat(values: Any, count: int, row: Any, part: Any, parts: Any) -> None:
+    first, last = share(row.size, part, parts)
+    for i in range(first, last):
+        row[i] = values[i % values.size] if i < count else 0
+
+
+def repeated(values: Array, count: int, size: int) -> Array:
+    """(size,): the values again and again up to ``count`` numbers, then zeros. It may be ``values`` itself."""
+    values = dense(values)
+    if values.size == count == size:
+        return values
+    row = memory.empty(size, values.dtype)
+    launch(_repeat, values, count, row, work=size)
+    return row
+
+
 def per_channel(array: Array, fold: int) -> Array:
     """A (C,) array repeated `fold` times, so that it lines up with `fold` neighbouring pixels."""
-    return dense(array) if fold == 1 else np.tile(array, fold)
+    return repeated(array, array.size * fold, array.size * fold)
+
+
+def bias_row(bias: Array | None, size: int, dtype: npt.DTypeLike) -> Array:
+    """The bias of each column of some panels: zero past its end, or everywhere."""
+    return np.zeros(size, dtype) if bias is None else repeated(np.asarray(bias, dtype), bias.size, size)

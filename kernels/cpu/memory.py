@@ -22,7 +22,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -168,23 +170,32 @@ class _Pool:
 _pool = _Pool(limit=_physical_memory() // 4)
 
 
+class Source(Protocol):
+    """Where a thread's arrays come from instead of the pool."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        """An uninitialised array."""
+
+
+@contextmanager
+def taken_from(source: Source) -> Iterator[None]:
+    """Inside, all that this thread takes by :func:`empty` comes from ``source``."""
+    _local.arena = source
+    try:
+        yield
+    finally:
+        _local.arena = None
+
+
 class Arena:
     """Memory of one recording: blocks that nobody else is given while it lives, so that what was recorded with their
     addresses can be done again. Arrays that die inside the recording leave their block to those after them.
-
-    Inside its ``with`` block all that this thread takes by :func:`empty` comes from here.
+    See :func:`taken_from`.
     """
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
         self._free: dict[int, list[_Block]] = {}
-
-    def __enter__(self) -> Arena:
-        _local.arena = self
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _local.arena = None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
         """An uninitialised array, a small one too."""
@@ -222,7 +233,7 @@ class Arena:
 
 
 class _Local(threading.local):
-    arena: Arena | None = None
+    arena: Source | None = None
 
 
 _local = _Local()
@@ -254,9 +265,12 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
     arena, plain = _local.arena, kind.kind in "biufc" and kind.isbuiltin
     if arena is not None and plain and nbytes:
         return arena.empty(dims, kind, nbytes)
-    if nbytes < SMALL or not plain:
-        return np.empty(dims, kind)
-    return _pool.empty(dims, kind, nbytes)
+    return fresh(dims, kind, nbytes) if plain else np.empty(dims, kind)
+
+
+def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+    """An uninitialised array of so many bytes, of a plain dtype, that is no arena's."""
+    return np.empty(shape, dtype) if nbytes < SMALL else _pool.empty(shape, dtype, nbytes)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

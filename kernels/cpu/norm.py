@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl.kernels import capturing
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu import norm_kernels as loops
 from minidl.kernels.cpu.lanes import LANES
 from minidl.kernels.cpu.layout import dense, per_channel, streams, supported
+from minidl.kernels.cpu.program import again
 from minidl.kernels.cpu.runtime import launch
 from minidl.kernels.reference.checks import Array, expect_shape
 from minidl.kernels.reference.norm import Normalisation, expect_channels
@@ -44,28 +46,153 @@ def _plain(*tables: Array | None) -> bool:
     return supported(*tables) and all(t is None or (t.flags.c_contiguous and t.flags.aligned) for t in tables)
 
 
+def _stats(x: Array, about: Array | None) -> tuple[Array, Array, Array]:
+    """Mean and biased variance (C,) from sums about a value near the mean, so that squares lose nothing to
+    cancellation: ``about`` (C,), or what a few pixels say; and (1,), not 0 where a mean was too far from it."""
+    channels, dtype = x.shape[-1], x.dtype
+    plan = _plan(x.size // channels, channels)
+    flat = x.reshape(-1)
+    origin, far = memory.empty(plan.width, dtype), memory.empty(1, dtype)
+    mean, var = memory.empty(channels, dtype), memory.empty(channels, dtype)
+    if about is None:
+        launch(loops.sample_means, flat, channels, origin, parts=1)
+    else:
+        launch(loops.spread, about, origin, parts=1)
+    partial = memory.empty((plan.chunks, 2, plan.width), np.float64)
+    launch(loops.moments, flat, origin, partial, plan.rows, plan.chunk_rows, work=x.size)
+    launch(loops.merge_moments, partial, origin, flat, plan.rows, mean, var, far, parts=1)
+    return mean, var, far
+
+
+def _channel_sums(g: Array, y: Array | None) -> Any:
+    """The sums of g by channel; with y those of what passes, and before them what passes."""
+    channels = g.shape[-1]
+    plan = _plan(g.size // channels, channels)
+    flat = g.reshape(-1)
+    other = flat if y is None else y.reshape(-1)
+    out = g if y is None else memory.empty(g.shape, g.dtype)
+    partial = memory.empty((plan.chunks, 1, plan.width), np.float64)
+    launch(
+        *(
+            loops.masked_sums,
+            flat,
+            other,
+            out.reshape(-1),
+            partial,
+            plan.rows,
+            plan.chunk_rows,
+            y is not None,
+        ),
+        work=g.size,
+    )
+    sums = memory.empty(channels, g.dtype)
+    launch(loops.merge_sums, partial, out.reshape(-1), plan.rows, sums, parts=1)
+    return sums if y is None else (out, sums)
+
+
+def scale_and_shift(
+    x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool, y: Array
+) -> None:
+    """y = [relu](x * scale + shift [+ residual]), by channel; x, residual and y are C-contiguous, y may be x."""
+    channels = x.shape[-1]
+    fold = _plan(x.size // channels, channels).fold
+    launch(
+        loops.affine,
+        x.reshape(-1),
+        per_channel(scale, fold),
+        per_channel(shift, fold),
+        (x if residual is None else residual).reshape(-1),
+        y.reshape(-1),
+        x.dtype.type(0 if relu else -np.inf),
+        residual is not None,
+        streams(y),
+        work=x.size,
+    )
+
+
+def _apply(x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool) -> Array:
+    y = memory.empty(x.shape, x.dtype)
+    scale_and_shift(x, scale, shift, residual, relu, y)
+    return y
+
+
+class _Wanted(NamedTuple):
+    """What a batch norm's backward pass is to give, and how its forward pass was."""
+
+    training: bool
+    x: bool
+    residual: bool
+    weight: bool
+
+
+def _backward(
+    gy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array,
+    y: Array | None,
+    scale: Array | None,
+    shift: Array | None,
+    wanted: _Wanted,
+) -> tuple[Array, ...]:
+    """The gradients of weight and bias, then of x if wanted, then what passed of gy if wanted and there was a ReLU.
+
+    A ReLU's mask is made of its output y, or of x by scale and shift; without both there was none.
+    """
+    channels = x.shape[-1]
+    plan = _plan(x.size // channels, channels)
+    flat_g, flat_x = gy.reshape(-1), x.reshape(-1)
+    source, masked = flat_x, y is not None or scale is not None
+    if y is not None or scale is None or shift is None:
+        scale, shift = np.ones_like(mean), np.zeros_like(mean)
+    if y is not None:
+        source = y.reshape(-1)
+    keep = wanted.residual and masked
+    kept = memory.empty(gy.shape, gy.dtype) if keep else gy
+    tables = [per_channel(table, plan.fold) for table in (mean, scale, shift)]
+    summed = wanted.weight or keep or (wanted.training and wanted.x)
+    partial = memory.empty((plan.chunks if summed else 0, 2, plan.width), np.float64)
+    if summed:
+        launch(
+            *(loops.gradient_sums, flat_g, flat_x, source, *tables, kept.reshape(-1), partial),
+            *(plan.rows, plan.chunk_rows, masked, keep),
+            work=x.size,
+        )
+    if keep:  # the mask is applied and stored
+        flat_g, masked = kept.reshape(-1), False
+    gweight, gbias = memory.empty(channels, x.dtype), memory.empty(channels, x.dtype)
+    coefficients = memory.empty((3, plan.width), x.dtype)
+    launch(
+        *(loops.merge_gradients, partial, flat_g, flat_x, source, *tables, rstd, weight),
+        *(plan.rows, masked, gweight, gbias, coefficients),
+        parts=1,
+    )
+    made = [gweight, gbias]
+    if wanted.x:
+        gx = memory.empty(x.shape, x.dtype)
+        launch(
+            *(loops.input_gradient, flat_g, flat_x, source, *tables, coefficients, gx.reshape(-1)),
+            *(masked, wanted.training, streams(gx)),
+            work=x.size,
+        )
+        made.append(gx)
+    return (*made, kept) if keep else tuple(made)
+
+
 class NormMixin(Normalisation):
     """Batch normalisation for C-contiguous float32 and float64 arrays; the rest goes to the reference."""
 
     def batch_norm_stats(self, x: Array) -> tuple[Array, Array]:
         """See the reference. One pass over the data, and a second one for data with a far outlier."""
         expect_channels("batch_norm_stats", x)
-        channels = x.shape[-1]
         if not supported(x) or not x.size:
             return super().batch_norm_stats(x)
-        plan = _plan(x.size // channels, channels)
-        flat = dense(x).reshape(-1)
-        # Squares about a value near the mean lose nothing to cancellation.
-        origin = np.empty(plan.width, x.dtype)
-        loops.sample_means(flat, channels, origin)
-        exact = np.empty((2, channels))
-        partial = memory.empty((plan.chunks, 2, plan.width), np.float64)
-        for _ in range(2):
-            launch(loops.moments, flat, origin, partial, plan.rows, plan.chunk_rows, work=x.size)
-            if not loops.merge_moments(partial, origin, flat, plan.rows, exact[0], exact[1]):
-                break
-            loops.spread(exact[0], origin)
-        mean, var = exact.astype(x.dtype)
+        x = dense(x)
+        mean, var, far = again("batch_norm_stats", _stats, (x, None))
+        capturing.reads(far, "a look at how far a batch's values are from their mean")
+        if far[0]:
+            mean, var, _ = _stats(x, mean)
         return mean, var
 
     def batch_norm_affine(
@@ -94,19 +221,9 @@ class NormMixin(Normalisation):
             expect_shape("channel_sums", "y", y, g.shape)
         if not supported(g, y) or not g.size:
             return super().channel_sums(g, y)
-        channels = g.shape[-1]
-        plan = _plan(g.size // channels, channels)
-        flat = dense(g).reshape(-1)
-        other = flat if y is None else dense(y).reshape(-1)
-        out = flat if y is None else memory.empty(flat.shape, g.dtype)
-        partial = memory.empty((plan.chunks, 1, plan.width), np.float64)
-        launch(
-            *(loops.masked_sums, flat, other, out, partial, plan.rows, plan.chunk_rows, y is not None),
-            work=g.size,
-        )
-        sums = np.empty(channels, g.dtype)
-        loops.merge_sums(partial, out, plan.rows, sums)
-        return (g if y is None else out.reshape(g.shape)), sums
+        g = dense(g)
+        made = again("channel_sums", _channel_sums, (g, None if y is None else dense(y)))
+        return (g, made) if y is None else made
 
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool
@@ -117,22 +234,9 @@ class NormMixin(Normalisation):
             expect_shape("batch_norm_apply", "residual", residual, x.shape)
         if not supported(x, residual, scale, shift) or not x.size:
             return super().batch_norm_apply(x, scale, shift, residual, relu)
-        channels = x.shape[-1]
-        fold = _plan(x.size // channels, channels).fold
-        x = dense(x)
-        other = x if residual is None else dense(residual)
-        y = memory.empty(x.shape, x.dtype)
-        launch(
-            loops.affine,
-            x.reshape(-1),
-            per_channel(scale, fold),
-            per_channel(shift, fold),
-            other.reshape(-1),
-            y.reshape(-1),
-            x.dtype.type(0 if relu else -np.inf),
-            residual is not None,
-            streams(y),
-            work=x.size,
+        other = None if residual is None else dense(residual)
+        y: Array = again(
+            "batch_norm_apply", _apply, (dense(x), dense(scale), dense(shift), other), bool(relu)
         )
         return y
 
@@ -154,49 +258,20 @@ class NormMixin(Normalisation):
         them.
         """
         kernel = "batch_norm_backward"
-        scale, shift = (mean, mean) if affine is None else affine
-        expect_channels(kernel, x, mean=mean, rstd=rstd, weight=weight, scale=scale, shift=shift)
+        scale, shift = (None, None) if affine is None else affine
+        expect_channels(kernel, x, mean=mean, rstd=rstd, weight=weight)
+        if affine is not None:
+            expect_channels(kernel, x, scale=scale, shift=shift)
         expect_shape(kernel, "gy", gy, x.shape)
         if y is not None:
             expect_shape(kernel, "y", y, x.shape)
         if not supported(gy, x, y, mean, rstd, weight, scale, shift) or not x.size:
             needs = (needs_x, needs_residual, needs_weight)
             return super().batch_norm_backward(gy, x, mean, rstd, weight, y, training, *needs, affine)
-        channels = x.shape[-1]
-        plan = _plan(x.size // channels, channels)
-        flat_g, flat_x = dense(gy).reshape(-1), dense(x).reshape(-1)
-        source, masked = flat_x, y is not None or affine is not None
-        if y is not None:
-            source, scale, shift = dense(y).reshape(-1), np.ones_like(mean), np.zeros_like(mean)
-        keep = needs_residual and masked
-        kept = memory.empty(flat_g.shape, gy.dtype) if keep else flat_g
-        tables = [per_channel(table, plan.fold) for table in (mean, scale, shift)]
-
-        summed = needs_weight or keep or (training and needs_x)
-        partial = memory.empty((plan.chunks if summed else 0, 2, plan.width), np.float64)
-        if summed:
-            launch(
-                *(loops.gradient_sums, flat_g, flat_x, source, *tables, kept, partial),
-                *(plan.rows, plan.chunk_rows, masked, keep),
-                work=x.size,
-            )
-        if keep:  # the mask is applied and stored
-            flat_g, masked = kept, False
-        gweight, gbias = np.empty((2, channels), x.dtype)
-        coefficients = np.empty((3, plan.width), x.dtype)
-        loops.merge_gradients(
-            *(partial, flat_g, flat_x, source, *tables, np.ascontiguousarray(rstd)),
-            *(np.ascontiguousarray(weight), plan.rows, masked, gweight, gbias, coefficients),
-        )
-        gx = None
-        if needs_x:
-            gx = memory.empty(x.shape, x.dtype)
-            launch(
-                *(loops.input_gradient, flat_g, flat_x, source, *tables, coefficients, gx.reshape(-1)),
-                *(masked, bool(training), streams(gx)),
-                work=x.size,
-            )
-        gresidual = None
-        if needs_residual:
-            gresidual = kept.reshape(gy.shape) if keep else gy
+        arrays = (gy, x, mean, rstd, weight, y, scale, shift)
+        inputs = tuple([None if array is None else dense(array) for array in arrays])
+        wanted = _Wanted(bool(training), needs_x, needs_residual, needs_weight)
+        gweight, gbias, *others = again(kernel, _backward, inputs, wanted)
+        gx = others.pop(0) if needs_x else None
+        gresidual = (others[0] if others else gy) if needs_residual else None
         return gx, gweight if needs_weight else None, gbias if needs_weight else None, gresidual

@@ -247,19 +247,24 @@ def input_gradient(
             gx[i] = number
 
 
-# ---- between two passes: C numbers, in one thread ------------------------------------------------------------
+# ---- between two passes: C numbers, one part ------------------------------------------------------------
 
 
 @jit
-def spread(values: Any, table: Any) -> None:
-    """Repeat values (C,) in table; what is not finite becomes 0, so that it stays in its channel."""
+def _spread(values: Any, table: Any) -> None:
     for i in range(table.size):
         value = values[i % values.size]
         table[i] = value if np.isfinite(value) else 0
 
 
-@jit
-def sample_means(flat: Any, channels: int, origin: Any) -> None:
+@kernel
+def spread(values: Any, table: Any, part: Any, parts: Any) -> None:
+    """Repeat values (C,) in table; what is not finite becomes 0, so that it stays in its channel."""
+    _spread(values, table)
+
+
+@kernel
+def sample_means(flat: Any, channels: int, origin: Any, part: Any, parts: Any) -> None:
     """origin: the means of SAMPLE pixels, repeated. An odd step meets every image column."""
     pixels = flat.size // channels
     step = max(1, (pixels // SAMPLE - 1) | 1)
@@ -268,7 +273,7 @@ def sample_means(flat: Any, channels: int, origin: Any) -> None:
     for p in range(count):
         for c in range(channels):
             means[c] += flat[p * step * channels + c]
-    spread(means / count, origin)
+    _spread(means / count, origin)
 
 
 @jit
@@ -282,11 +287,21 @@ def _columns(partial: Any) -> Any:
     return sums
 
 
-@jit
-def merge_moments(partial: Any, origin: Any, flat: Any, rows: int, mean: Any, var: Any) -> bool:
+@kernel
+def merge_moments(
+    partial: Any,
+    origin: Any,
+    flat: Any,
+    rows: int,
+    mean: Any,
+    var: Any,
+    far_away: Any,
+    part: Any,
+    parts: Any,
+) -> None:
     """Mean and biased variance (C,) from the sums about ``origin`` and the values after the last row.
 
-    Returns whether a mean is so far from the origin that its squares have cancelled.
+    far_away[0] becomes 1 where a mean is so far from the origin that its squares have cancelled, else 0.
     """
     sums = _columns(partial)
     channels, width = mean.size, origin.size
@@ -308,11 +323,11 @@ def merge_moments(partial: Any, origin: Any, flat: Any, rows: int, mean: Any, va
         far |= offset * offset > 4 * spread_out
         mean[c] = origin[c] + offset
         var[c] = spread_out
-    return far
+    far_away[0] = far
 
 
-@jit
-def merge_sums(partial: Any, flat: Any, rows: int, sums: Any) -> None:
+@kernel
+def merge_sums(partial: Any, flat: Any, rows: int, sums: Any, part: Any, parts: Any) -> None:
     """sums (C,) from those of all chunks and the values after the last row."""
     columns = _columns(partial)
     channels, width = sums.size, partial.shape[2]
@@ -325,7 +340,7 @@ def merge_sums(partial: Any, flat: Any, rows: int, sums: Any) -> None:
         sums[c] = total
 
 
-@jit
+@kernel
 def merge_gradients(
     partial: Any,
     gy: Any,
@@ -341,6 +356,8 @@ def merge_gradients(
     gweight: Any,
     gbias: Any,
     coefficients: Any,
+    part: Any,
+    parts: Any,
 ) -> None:
     """gweight and gbias (C,), and the coefficients of ``input_gradient`` (3, width), from the sums."""
     sums = _columns(partial)
@@ -363,7 +380,6 @@ def merge_gradients(
             coefficients[0, j] = a
             coefficients[1, j] = -a * rstd[c] * product / pixels
             coefficients[2, j] = -a * total / pixels
-    return
 
 
 @jit

@@ -111,18 +111,47 @@ def run_parts(trampoline: int, block: int, parts: int) -> None:
 
 
 @jit
+def run_patched(
+    words: Any, heads: Any, patches: Any, block: Any, address: int, alone: bool, arrays: Any
+) -> None:
+    """Run launches one after the other: copy the arguments of each to ``block``, at ``address``, and put addresses in.
+
+    Args:
+        words: the arguments of all, each behind the address of its code.
+        heads: (n, 6): trampoline, parts, first word and past the last, first patch and past the last.
+        patches: (m, 3): word of a launch, number of an array, and bytes from its start to the address to put there.
+        alone: all parts in this thread.
+        arrays: a tuple of arrays.
+    """
+    starts = np.empty(len(arrays), np.int64)
+    for i in range(len(arrays)):
+        starts[i] = arrays[i].ctypes.data
+    for n in range(heads.shape[0]):
+        trampoline, parts, first = heads[n, 0], heads[n, 1], heads[n, 2]
+        for i in range(first, heads[n, 3]):
+            block[i - first] = words[i]
+        for p in range(heads[n, 4], heads[n, 5]):
+            block[patches[p, 0]] = starts[patches[p, 1]] + patches[p, 2]
+        _run(trampoline, address, parts, alone)
+
+
+@jit(inline="always")
+def _run(trampoline: int, block: int, parts: int, alone: bool) -> None:
+    if alone or parts == 1:
+        for part in range(parts):
+            _call(trampoline, block, part, parts)
+    else:
+        run_parts(trampoline, block, parts)
+
+
+@jit
 def run_recorded(records: Any, alone: bool) -> None:
     """Call the trampolines of records (n, 3) int64, one after another: address, block and parts of each.
 
     alone: all parts in this thread.
     """
     for i in range(len(records)):
-        trampoline, block, parts = records[i, 0], records[i, 1], records[i, 2]
-        if alone or parts == 1:
-            for part in range(parts):
-                _call(trampoline, block, part, parts)
-        else:
-            run_parts(trampoline, block, parts)
+        _run(records[i, 0], records[i, 1], records[i, 2], alone)
 
 
 class _ThreadBlock(threading.local):

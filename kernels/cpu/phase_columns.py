@@ -24,9 +24,10 @@ from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.gather import gather, plan_gather
 from minidl.kernels.cpu.lanes import LANES, at_least, load, splat, store
+from minidl.kernels.cpu.layout import repeated
 from minidl.kernels.cpu.plan import IntArray, Phase, Source, Window, ceil_div
 from minidl.kernels.cpu.runtime import kernel, launch, share
-from minidl.kernels.cpu.weights import pack
+from minidl.kernels.cpu.weights import Panels
 from minidl.kernels.reference.checks import Array
 
 
@@ -59,6 +60,28 @@ def columns_of(phases: tuple[Phase, ...], grid: tuple[int, int], count: int) -> 
     taps = tuple((r - top, c - left) for r, c in places)
     window = Window(*grid, 1, 1, -top, -left, taps)
     return Columns(window, np.array([[own.get(place, count) for place in places] for own in reads], np.int64))
+
+
+@kernel
+def _pack_phases(
+    weight: Any, taps: IntArray, channels: int, count: int, cols: int, packed: Any, part: int, parts: int
+) -> None:
+    """packed[(tap, o), (phase, c)] = weight[o, c, taps[phase, tap]], 0 where the phase has none and past the phases.
+
+    ``weight`` is flat, of ``count`` taps; ``packed`` is one panel of ``cols``, flat.
+    """
+    outputs = weight.size // (channels * count)
+    first, last = share(outputs, part, parts)
+    for o in range(first, last):
+        for t in range(taps.shape[1]):
+            row = (t * outputs + o) * cols
+            for x in range(cols):
+                packed[row + x] = 0
+            for phase in range(taps.shape[0]):
+                if taps[phase, t] < count:
+                    for c in range(channels):
+                        value = weight[(o * channels + c) * count + taps[phase, t]]
+                        packed[row + phase * channels + c] = value
 
 
 @kernel
@@ -132,22 +155,23 @@ def phase_columns(
     channels = gx.shape[3]
     grid = ceil_div(gx.shape[1], stride[0]), ceil_div(gx.shape[2], stride[1])
     window, taps = columns_of(phases, grid, weight.shape[2])
-    padded = np.concatenate([weight, np.zeros((*weight.shape[:2], 1), weight.dtype)], axis=2)
-    wide = np.zeros((lanes, len(weight), taps.shape[1]), weight.dtype)
-    wide[: len(taps) * channels] = padded[:, :, taps].transpose(2, 1, 0, 3).reshape(-1, *wide.shape[1:])
     plan = plan_gather(source, window, lanes, True, 0, get_num_threads())
-    packed = pack(wide, tuple(range(taps.shape[1])), False, plan.cols)
+    packed = memory.empty(taps.shape[1] * len(weight) * plan.cols, weight.dtype)
+    launch(
+        *(_pack_phases, weight.reshape(-1), taps, channels, weight.shape[2], plan.cols, packed),
+        work=packed.size,
+    )
+    panels = Panels(packed, taps.shape[1] * len(weight))
     pixels = window.rows * window.cols
     # The step after it reads on past the last pixel.
     columns = memory.empty(source.images * pixels * lanes + LANES, gx.dtype)
-    gather(plan, gy, 0, packed, None, False, columns, lanes, (0, pixels * lanes, window.cols * lanes, lanes))
-    row = np.zeros((window.cols * stride[1], channels), gx.dtype)
-    if bias is not None:
-        row += bias
+    gather(plan, gy, 0, panels, None, False, columns, lanes, (0, pixels * lanes, window.cols * lanes, lanes))
+    size = window.cols * stride[1] * channels
+    row = np.zeros(size, gx.dtype) if bias is None else repeated(np.asarray(bias, gx.dtype), size, size)
     rest = gx if residual is None else residual
     lines = (gx.shape[0], gx.shape[1], gx.shape[2] * channels)
     launch(
-        *(_spread, columns, (window.rows, window.cols, lanes), stride, row.reshape(-1)),
+        *(_spread, columns, (window.rows, window.cols, lanes), stride, row),
         *(rest.reshape(lines), residual is not None, relu, gx.reshape(lines)),
         work=gx.size,
     )

@@ -31,7 +31,7 @@ class Recording:
 
     def record(self, run: Callable[[], Any]) -> Any:
         """Call a function, keep its launches, and return its result."""
-        with self._arena, runtime.recorded_by(self):
+        with memory.taken_from(self._arena), runtime.recorded_by(self):
             result = run()
         self._records = np.array(self._launches, np.int64).reshape(-1, 3)
         return result

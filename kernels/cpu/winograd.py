@@ -25,6 +25,7 @@ from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far
+from minidl.kernels.cpu.layout import bias_row
 from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
@@ -371,9 +372,7 @@ def prepare_winograd(
     outputs, dtype = weight.shape[1 if turned else 0], weight.dtype
     plan = plan_winograd(source, window, outputs, get_num_threads(), kept is not None)
     g = plan.grid
-    row = np.zeros(plan.panels * plan.cols, dtype)
-    if bias is not None:
-        row[:outputs] = bias
+    row = bias_row(bias, plan.panels * plan.cols, dtype)
     floor = dtype.type(0 if relu else -np.inf)
     # One array for all scratch, so that it is large enough to be aligned to vectors.
     scratch_size = max(plan.parts * g.scratch, memory.SMALL)
