@@ -24,24 +24,26 @@ def xp() -> Any:
     return devices.place("emulated").xp
 
 
-CALLS: dict[str, Callable[[Any, Any], Any]] = {
-    "an operator": lambda x, y: x * 2,
-    "a view": lambda x, y: x[::-1],
-    "an operator in place": lambda x, y: x.__iadd__(1),
-    "an element": lambda x, y: y.__setitem__(1, x[0] * 3),
-    "a function": lambda x, y: np.where(x > 1, x, -x),
-    "a function with out": lambda x, y: np.clip(x, 0, 2, out=y),
-    "a method with out": lambda x, y: x.cumsum(out=y),
-    "a ufunc with out": lambda x, y: np.multiply(x, x, out=y),
-    "a ufunc of the module with out": lambda x, y: xp().multiply(x, x, out=y),
-    "a ufunc of the module with out as its last argument": lambda x, y: xp().multiply(x, x, y),
-    "a ufunc with two results": lambda x, y: np.modf(x / 2, out=(y, xp().empty_like(y))),
-    "a reduction with out": lambda x, y: xp().add.reduce(x, out=y[0]),
-    "an accumulation with out": lambda x, y: np.add.accumulate(x, out=y),
-    "a method in place": lambda x, y: x.sort(),
-    "a function in place": lambda x, y: np.copyto(y, x),
-    "a list of elements": lambda x, y: xp().array([x[2], x[0]]),
-    "a deep copy": lambda x, y: copy.deepcopy(x),
+CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "an operator": lambda x, y, xp: x * 2,
+    "a view": lambda x, y, xp: x[::-1],
+    "a write through a view": lambda x, y, xp: y[1:].__iadd__(x[:2]),
+    "a view by a method": lambda x, y, xp: x.reshape(3, 1),
+    "an operator in place": lambda x, y, xp: x.__iadd__(1),
+    "an element": lambda x, y, xp: y.__setitem__(1, x[0] * 3),
+    "a function": lambda x, y, xp: np.where(x > 1, x, -x),
+    "a function with out": lambda x, y, xp: np.clip(x, 0, 2, out=y),
+    "a method with out": lambda x, y, xp: x.cumsum(out=y),
+    "a ufunc with out": lambda x, y, xp: np.multiply(x, x, out=y),
+    "a ufunc of the module with out": lambda x, y, xp: xp.multiply(x, x, out=y),
+    "a ufunc of the module with out as its last argument": lambda x, y, xp: xp.multiply(x, x, y),
+    "a ufunc with two results": lambda x, y, xp: np.modf(x / 2, out=(y, xp.empty_like(y))),
+    "a reduction with out": lambda x, y, xp: xp.add.reduce(x, out=y[0, ...]),
+    "an accumulation with out": lambda x, y, xp: np.add.accumulate(x, out=y),
+    "a method in place": lambda x, y, xp: x.sort(),
+    "a function in place": lambda x, y, xp: np.copyto(y, x),
+    "a list of elements": lambda x, y, xp: xp.array([x[2], x[0]]),
+    "a deep copy": lambda x, y, xp: copy.deepcopy(x),
 }
 
 
@@ -57,14 +59,14 @@ def test_a_replay_computes_anew(what: str) -> None:
     call = CALLS[what]
     x, y = put(2, 1, 3), put(0, 0, 0)
     capture = capturing.Capture(devices.place("emulated"))
-    result = capture.record(lambda: call(x, y))
+    result = capture.record(lambda: call(x, y, xp()))
     assert values(x) == [2, 1, 3] and values(y) == [0, 0, 0], "it was done at once"
     for numbers in ((5, 4, 3), (-1, 1.5, 7)):
         x.set(np.array(numbers, np.float32))
         y.set(np.zeros(3, np.float32))
         capture.replay()
-        now_x, now_y = put(*numbers), put(0, 0, 0)
-        expected = call(now_x, now_y)
+        now_x, now_y = np.array(numbers, np.float32), np.zeros(3, np.float32)
+        expected = call(now_x, now_y, np)
         assert [values(a) for a in (result, x, y)] == [values(a) for a in (expected, now_x, now_y)]
 
 
@@ -107,3 +109,13 @@ def test_out_is_given_for_all_results_or_none() -> None:
     assert np.add(x, x, out=x) is x and np.add(x, x, out=None).tolist() == [8, 4, 12]
     with pytest.raises(TypeError, match="modf: out expects an array for each result"):
         np.modf(x, out=(None, x))
+
+
+def test_a_result_holds_nothing_before_the_first_replay() -> None:
+    x = put(2, 1, 3)
+    capture = capturing.Capture(devices.place("emulated"))
+    floats, integers = capture.record(lambda: (x * 2, np.argsort(x)))
+    assert np.isnan(floats.get()).all()
+    assert integers.tolist() == [0, 0, 0]  # an index that other calls may use while the recording is made
+    capture.replay()
+    assert floats.tolist() == [4, 2, 6] and integers.tolist() == [1, 0, 2]
