@@ -96,7 +96,7 @@ def result_of(name: str, call: Callable[[], Any], inputs: Any) -> Any:
     with np.errstate(all="ignore"):
         result = _solid(call())
     given, found = _arrays(inputs), _arrays(result)
-    made = {i: a for i, a in enumerate(found) if not any(np.may_share_memory(a, g) for g in given)}
+    made = {i: a for i, a in enumerate(found) if a.size and not any(np.may_share_memory(a, g) for g in given)}
     if made:
 
         def again() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
-from minidl.kernels.capturing import may_read
+from minidl.kernels.capturing import may_read, perhaps
 from minidl.ops._common import Array, Pad2d, Pair, nchw, nhwc, pad2d, pair
 from minidl.ops._windows import with_batch, without_batch
 from minidl.ops.elementwise import mask
@@ -348,5 +348,5 @@ def _last_wins(x: Tensor, places: Array, out_hw: Pair) -> Tensor:
     order = xp.broadcast_to(xp.arange(h * w)[:, None], flat.shape)
     owner = xp.full((n, out_hw[0] * out_hw[1], c), -1)
     xp.put_along_axis(owner, flat, order, 1)
-    wins = np.take_along_axis(owner, flat, 1) == order
-    return x if wins.all() else mask(x, nchw(wins.reshape(n, h, w, c)).astype(x.dtype))
+    loses = np.take_along_axis(owner, flat, 1) != order
+    return mask(x, nchw(~loses.reshape(n, h, w, c)).astype(x.dtype)) if perhaps(loses) else x
