@@ -4,11 +4,12 @@ A step in which nothing asks for a gradient is run once while its launches are r
 its arguments into the recorded ones and makes the launches again in one compiled loop
 (:mod:`minidl.kernels.cpu.recording`). Results are those of the step bit for bit.
 
-Whatever a step does besides launching kernels, by NumPy or in Python, is not part of a recording and would leave old
-values behind. So a recording is proved before it is used: the step itself and the replay must agree bit for bit on
-other arguments, twice, with all memory between input and result spoiled before the replay. A step that fails this, or
-that is seen to read values on the way, to draw random numbers or to change what was there before it, is called as it is
-from then on, and a warning says why.
+Operators that compute by NumPy are calls between two such loops. Whatever else a step does besides launching kernels,
+by NumPy on ``.data`` or in Python, is not part of a recording and would leave old values behind. So a recording is
+proved before it is used: the step itself and the replay must agree bit for bit on other arguments, twice, with all
+memory between input and result spoiled before the replay. A step that fails this, or that is seen to read values on the
+way, to draw random numbers or to change what was there before it, is called as it is from then on, and a warning says
+why.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,8 @@ class _Replay:
             expected = copied(result)
             self._spoil(result, old)
             self._fill(values)  # the step may have written to them
-            self.capture.replay()
+            with np.errstate(all="ignore"):
+                self.capture.replay()
             if not _same(self.result, expected):
                 raise CaptureError(
                     "a part of its work is done by NumPy or Python, not by kernels, and would not be done again"
@@ -201,7 +203,7 @@ class _Replay:
         for array, there, before in zip(*map(_arrays, (self.result, again, old)), strict=False):
             if self.capture.recorded.owns(array) and array.itemsize in (1, 2, 4, 8):
                 array.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
-            elif not any(np.may_share_memory(array, mine) for mine in self.inputs):
+            elif not _shares(array, self.inputs):
                 if array.ctypes.data != there.ctypes.data:
                     raise CaptureError("a result is computed by NumPy, not by kernels")
                 if not _same(array, before):
@@ -209,7 +211,7 @@ class _Replay:
 
 
 class Witness:
-    """Notes which tensors and modules take part in what this thread computes inside its ``with`` block."""
+    """Sees which tensors and modules take part in what this thread records inside its ``with`` block."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
@@ -220,6 +222,27 @@ class Witness:
 
     def __exit__(self, *error: object) -> None:
         mode.witness = None
+
+    def compute(
+        self, operator: Callable[..., Any], inputs: Sequence[Tensor | None], arrays: Sequence[Any]
+    ) -> Any:
+        """The result of an operator on arrays. One that launches nothing is called again at each replay."""
+        from minidl.kernels.cpu import runtime
+
+        self.tensors(*inputs)
+        recorder = runtime.recorder()
+        launches = recorder.launches
+        data = operator(*arrays)
+        data = np.asarray(data) if isinstance(data, np.generic) else data
+        if recorder.launches == launches and isinstance(data, np.ndarray) and not _shares(data, arrays):
+            recorder.call(lambda: operator(*arrays), data)
+        return data
+
+    def write(self, source: np.ndarray, target: np.ndarray) -> None:
+        """``source`` is copied to ``target``, again at each replay."""
+        from minidl.kernels.cpu import runtime
+
+        runtime.recorder().call(lambda: source, target, made=False)
 
     def tensors(self, *seen: Tensor | None) -> None:
         """These are read or written. Those that die before the end are of no interest, and not kept alive."""
@@ -258,6 +281,10 @@ class Witness:
         return holds
 
 
+def _shares(array: np.ndarray, others: Sequence[np.ndarray | None]) -> bool:
+    return any(other is not None and np.may_share_memory(array, other) for other in others)
+
+
 def _arrays(value: Any) -> list[np.ndarray]:
     return [leaf.data if isinstance(leaf, Tensor) else leaf for leaf in leaves(value)]
 
@@ -270,10 +297,12 @@ def _random(array: np.ndarray) -> np.ndarray:
 
 
 def _extreme(array: np.ndarray) -> np.ndarray:
-    """Floats that are not numbers, so that few comparisons come out as before; integers 0, or 1 where all are 0."""
-    if is_floating(array.dtype):
-        return np.full_like(array, np.nan)
-    return np.zeros_like(array) if array.any() else np.ones_like(array)
+    """Floats of both signs and many magnitudes; integers 0, or 1 where all are 0."""
+    if not is_floating(array.dtype):
+        return np.zeros_like(array) if array.any() else np.ones_like(array)
+    rng = np.random.default_rng(1)
+    sizes = 10.0 ** rng.uniform(-4, 4, array.shape)
+    return (sizes * rng.choice((-1.0, 1.0), array.shape)).astype(array.dtype)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -50,7 +50,8 @@ class GemmMixin(ReferenceBackend):
         expect(k == w.shape[1], "linear", f"weight expects {w.shape[1]} input features, x has {k}")
         if bias is not None:
             expect_shape("linear", "bias", bias, (n,))
-        if x.dtype not in FLOATS or x.dtype != w.dtype or m * n * k < SMALL:
+        small = m * n * k < SMALL and kept is None  # kept weights are packed already
+        if x.dtype not in FLOATS or x.dtype != w.dtype or small or not m * n * k:
             return super().linear(x, w, bias)
         y = memory.empty((m, n), x.dtype)
         weight = operand(w, w.dtype).reshape(n, k, 1)

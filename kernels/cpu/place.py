@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.layout import SMALL_COPY, elements, supported
-from minidl.kernels.cpu.runtime import address_of, kernel, launch, share
+from minidl.kernels.cpu.runtime import address_of, kernel, launch, recording, share
 from minidl.kernels.reference.checks import Array
 from minidl.kernels.reference.place import Placing, memory_order
 
@@ -60,7 +60,7 @@ class PlaceMixin(Placing):
         spans = [range(*index[axis].indices(shape[axis])) for axis in order]
         if (
             x.ndim != 4
-            or x.size < SMALL_COPY
+            or (x.size < SMALL_COPY and not recording())
             or not (supported(x) and x.flags.aligned)
             or any(stride < 0 for stride in x.strides)
             or turned.strides[3] != x.itemsize

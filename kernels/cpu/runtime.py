@@ -125,8 +125,13 @@ def recorded_by(recorder: Recorder) -> Iterator[None]:
         _local.recorder = None
 
 
+def recorder() -> Any:
+    """What this thread's launches are told to, if they are."""
+    return _local.recorder
+
+
 def recording() -> bool:
-    """Whether this thread's launches are recorded: then NumPy must do nothing that depends on the arguments."""
+    """Whether this thread's launches are recorded: what NumPy does instead of one is not."""
     return _local.recorder is not None
 
 

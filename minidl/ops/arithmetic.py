@@ -11,9 +11,9 @@ from minidl import kernels
 from minidl.autograd import Function
 from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
-from minidl.kernels.capturing import may_read
+from minidl.kernels.capturing import may_read, reads
 from minidl.ops.deferred import Deferred, continued
-from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, fill, result_type
+from minidl.ops.promotion import NUMBERS, Array, both, cast, constant, fill, plain, result_type
 from minidl.tensor import Tensor
 
 
@@ -318,6 +318,7 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     near = next((t for t in (a, b, condition) if isinstance(t, Tensor)), None)
     array = constant(condition, near)
     if a is None and b is None:
+        reads(array, "where() with a condition alone")
         return tuple([Tensor._wrap(i) for i in np.nonzero(array)])
     if a is None or b is None:
         raise TypeError("where: expects both a and b, or neither")
@@ -398,11 +399,11 @@ COMPARISONS = {
 def compare(ufunc: Callable[[Array, Array], Array], a: Any, b: Any) -> Tensor:
     """A bool tensor from a NumPy comparison, with broadcasting and promotion; not differentiable."""
     if isinstance(b, int) and isinstance(a, Tensor) and a.data.dtype.kind in "iu":
-        return Tensor._wrap(ufunc(a.data, b))  # NumPy compares with ints that the dtype does not hold
+        return plain(lambda x: ufunc(x, b), a)  # NumPy compares with ints that the dtype does not hold
     op = COMPARISONS.get(ufunc.__name__, ufunc.__name__)
     x, y = both(op, a, b)
     try:
-        return Tensor._wrap(ufunc(x.data, y.data))
+        return plain(ufunc, x, y)
     except ValueError:
         expect_broadcast(op, x.shape, y.shape)
         raise

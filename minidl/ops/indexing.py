@@ -9,7 +9,7 @@ import numpy as np
 from minidl.autograd import Function
 from minidl.autograd.function import expect_broadcast
 from minidl.kernels import devices
-from minidl.kernels.capturing import may_read
+from minidl.kernels.capturing import may_read, reads
 from minidl.ops._common import Array, axis
 from minidl.ops.arithmetic import add, where
 from minidl.ops.movement import add_at, expand, fixed_index, getitem, permute
@@ -251,6 +251,7 @@ def one_hot(labels: Any, num_classes: int = -1) -> Tensor:
 def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
     """Indices of the elements that are not 0, int64: (count, ndim), or with ``as_tuple`` one tensor for each
     dimension. Not differentiable."""
+    reads(x.data, "nonzero()")
     if as_tuple:
         return tuple([Tensor._wrap(i) for i in np.nonzero(np.atleast_1d(x.data))])
     return Tensor._wrap(np.argwhere(x.data).astype(np.int64))
@@ -266,6 +267,7 @@ def unique(
         also how often each occurs. Several come as a tuple.
     """
     along = None if dim is None else axis("unique", dim, x.ndim)
+    reads(x.data, "unique()")
     values, inverse, counts = np.unique(x.data, return_inverse=True, return_counts=True, axis=along)
     inverse = inverse.reshape(x.shape if along is None else (-1,))
     found = [values, *([inverse] if return_inverse else []), *([counts] if return_counts else [])]

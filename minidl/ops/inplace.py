@@ -68,6 +68,8 @@ def _write(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any, **op
             raise TypeError(f"{op}: a result of dtype {y.dtype} does not fit into {x.dtype}")
         y = cast(y, x.dtype)
     x.data[...] = y.data
+    if mode.witness is not None:
+        mode.witness.write(y.data, x.data)
     x.mark_changed()
     if recorded:
         before = x._node

@@ -9,8 +9,9 @@ import numpy as np
 
 from minidl.autograd.function import expect_broadcast
 from minidl.dtypes import is_floating
+from minidl.kernels.capturing import reads
 from minidl.ops.arithmetic import compare, where
-from minidl.ops.promotion import Array, both
+from minidl.ops.promotion import Array, both, plain
 from minidl.tensor import Tensor
 
 
@@ -52,18 +53,20 @@ def ge(a: Any, b: Any) -> Tensor:
 
 def equal(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors have one shape and equal elements (NaN equals nothing)."""
+    reads(a.data, "equal()")
     return a.shape == b.shape and bool((a.data == b.data).all())
 
 
 def isclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether |a - b| <= atol + rtol * |b|, elementwise."""
     x, y = _together("isclose", a, b)
-    return Tensor._wrap(np.isclose(x.data, y.data, rtol, atol, equal_nan))
+    return plain(lambda a, b: np.isclose(a, b, rtol, atol, equal_nan), x, y)
 
 
 def allclose(a: Tensor, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether :func:`isclose` holds for all elements."""
     x, y = _together("allclose", a, b)
+    reads(x.data, "allclose()")
     return bool(isclose(x, y, rtol, atol, equal_nan).data.all())
 
 
@@ -77,45 +80,45 @@ def logical(ufunc: Callable[..., Array], a: Any, b: Any = None) -> Tensor:
     for t in operands:
         if is_floating(t.data.dtype):
             raise TypeError(f"{ufunc.__name__}: expects bool or integer tensors, got dtype {t.dtype}")
-    return Tensor._wrap(ufunc(*[t.data for t in operands]))
+    return plain(ufunc, *operands)
 
 
 def logical_and(a: Any, b: Any) -> Tensor:
     """Whether neither is 0."""
     x, y = _together("logical_and", a, b)
-    return Tensor._wrap((x.data != 0) & (y.data != 0))
+    return plain(lambda a, b: (a != 0) & (b != 0), x, y)
 
 
 def logical_or(a: Any, b: Any) -> Tensor:
     """Whether one of the two is not 0."""
     x, y = _together("logical_or", a, b)
-    return Tensor._wrap((x.data != 0) | (y.data != 0))
+    return plain(lambda a, b: (a != 0) | (b != 0), x, y)
 
 
 def logical_xor(a: Any, b: Any) -> Tensor:
     """Whether just one of the two is not 0."""
     x, y = _together("logical_xor", a, b)
-    return Tensor._wrap((x.data != 0) ^ (y.data != 0))
+    return plain(lambda a, b: (a != 0) ^ (b != 0), x, y)
 
 
 def logical_not(x: Tensor) -> Tensor:
     """Whether each element is 0."""
-    return Tensor._wrap(x.data == 0)
+    return plain(lambda a: a == 0, x)
 
 
 def isnan(x: Tensor) -> Tensor:
     """Whether each element is NaN."""
-    return Tensor._wrap(np.isnan(x.data))
+    return plain(np.isnan, x)
 
 
 def isinf(x: Tensor) -> Tensor:
     """Whether each element is inf or -inf."""
-    return Tensor._wrap(np.isinf(x.data))
+    return plain(np.isinf, x)
 
 
 def isfinite(x: Tensor) -> Tensor:
     """Whether each element is neither infinite nor NaN."""
-    return Tensor._wrap(np.isfinite(x.data))
+    return plain(np.isfinite, x)
 
 
 def nan_to_num(

@@ -12,6 +12,7 @@ import numpy as np
 from minidl import kernels
 from minidl.autograd import Function
 from minidl.kernels import devices
+from minidl.kernels.capturing import reads
 from minidl.kernels.reference.place import empty_in_order
 from minidl.ops._common import Array, axes, axis, expect_tensors
 from minidl.ops.promotion import cast, constant, result_type, widened
@@ -304,6 +305,8 @@ def fixed_index(index: Any, x: Tensor) -> Any:
     """The index with arrays and lists of its own on the device of x, see :func:`.promotion.constant`."""
     if isinstance(index, tuple):
         return tuple([fixed_index(part, x) for part in index])
+    if _is_mask(index):
+        reads(index, "an index of bools")
     return constant(index, x) if _is_list(index) and (not isinstance(index, list) or index) else index
 
 

@@ -13,7 +13,7 @@ from minidl.kernels.capturing import may_read, perhaps
 from minidl.ops._common import Array, Pad2d, Pair, nchw, nhwc, pad2d, pair
 from minidl.ops._windows import with_batch, without_batch
 from minidl.ops.elementwise import mask
-from minidl.ops.promotion import beside
+from minidl.ops.promotion import beside, plain
 from minidl.tensor import Tensor
 
 Window = tuple[Pair, Pair, Pad2d, Pair]
@@ -224,7 +224,7 @@ def _with_index(pool: MaxPool2d | AdaptiveMaxPool2d, x: Tensor, single: bool, re
     y = without_batch(pool(x), single)
     if not return_indices:
         return y
-    return y, without_batch(Tensor._wrap(nchw(pool.index).astype(np.int64)), single)
+    return y, without_batch(plain(lambda _: nchw(pool.index).astype(np.int64), x), single)
 
 
 def avg_pool2d(

@@ -42,13 +42,21 @@ class Cast(Function):
         return grad
 
 
+def plain(compute: Callable[..., Array], *operands: Tensor) -> Tensor:
+    """What ``compute`` makes of the operands' arrays, as a tensor without gradient."""
+    arrays = [t.data for t in operands]
+    if mode.witness is not None:
+        return Tensor._wrap(mode.witness.compute(compute, operands, arrays))
+    return Tensor._wrap(compute(*arrays))
+
+
 def cast(x: Tensor, dtype: Any) -> Tensor:
     """x in another dtype (itself when it has it already); differentiable between floating dtypes."""
     dtype = as_dtype(dtype)
     if x.dtype == dtype:
         return x
     if not is_floating(dtype):
-        return Tensor._wrap(Cast(dtype).forward(x.data))
+        return plain(Cast(dtype).forward, x)
     return Cast(dtype)(x)
 
 
@@ -165,7 +173,7 @@ def constant(values: Any, x: Tensor | None = None) -> Array:
         return array.copy() if autograd.is_grad_enabled() else array
     array = np.asarray(array)
     own = array.flags.owndata and not array.flags.writeable
-    if own or not autograd.is_grad_enabled():
+    if own or not autograd.is_grad_enabled() or mode.witness is not None:  # replays write to it
         return array
     array = array.copy()
     array.flags.writeable = False

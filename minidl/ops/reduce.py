@@ -16,7 +16,7 @@ from minidl.kernels.capturing import perhaps
 from minidl.ops._common import Array, axes, axis, expect_floating
 from minidl.ops.arithmetic import abs, div, pow, where
 from minidl.ops.movement import cat, expand, narrow, reshape
-from minidl.ops.promotion import cast, fill, floating, in_float32
+from minidl.ops.promotion import cast, fill, floating, in_float32, plain
 from minidl.ops.unary import exp, log, sqrt
 from minidl.tensor import Tensor
 
@@ -199,8 +199,12 @@ def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over ``dim``, each slice shifted by its own maximum; -inf over nothing."""
     x = floating(x)
     dims = axes("logsumexp", dim, x.ndim)
-    peak = _peak(x.data, dims)
-    shift = Tensor._wrap(np.where(np.isfinite(peak), peak, 0).astype(x.dtype))
+
+    def finite_peak(array: Array) -> Array:
+        peak = _peak(array, dims)
+        return np.where(np.isfinite(peak), peak, 0).astype(array.dtype)
+
+    shift = plain(finite_peak, x)
     y = log(sum(exp(x - shift), dims, keepdim=True)) + shift
     return squeeze_dims(y, dims, keepdim)
 
@@ -220,7 +224,7 @@ def norm(x: Tensor, p: float | str = 2.0, dim: Dim = None, keepdim: bool = False
     if p in (math.inf, -math.inf):
         return (amax if p > 0 else amin)(abs(x), dim, keepdim)
     if p == 0:
-        return sum(Tensor._wrap((x.data != 0).astype(x.dtype)), dim, keepdim)
+        return sum(plain(lambda array: (array != 0).astype(array.dtype), x), dim, keepdim)
     if p == 1:
         return sum(abs(x), dim, keepdim)
     total = sum(x * x if p == 2 else pow(abs(x), p), dim, keepdim)
@@ -328,7 +332,7 @@ def _arg(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     if x.ndim == 0:
         return fill(x, 0, dtype=np.int64)
     find = np.argmax if op == "argmax" else np.argmin
-    return Tensor._wrap(find(x.data, along, keepdims=keepdim).astype(np.int64))
+    return plain(lambda array: find(array, along, keepdims=keepdim).astype(np.int64), x)
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -345,17 +349,19 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether some element over ``dim`` is not 0, as bool. Not differentiable."""
-    return Tensor._wrap((x.data != 0).any(axes("any", dim, x.ndim), keepdims=keepdim))
+    dims = axes("any", dim, x.ndim)
+    return plain(lambda array: (array != 0).any(dims, keepdims=keepdim), x)
 
 
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether no element over ``dim`` is 0, as bool. Not differentiable."""
-    return Tensor._wrap((x.data != 0).all(axes("all", dim, x.ndim), keepdims=keepdim))
+    dims = axes("all", dim, x.ndim)
+    return plain(lambda array: (array != 0).all(dims, keepdims=keepdim), x)
 
 
 def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
     """How many elements over ``dim`` are not 0, int64. Not differentiable."""
-    return sum(Tensor._wrap(x.data != 0), axes("count_nonzero", dim, x.ndim))
+    return sum(plain(lambda array: array != 0, x), axes("count_nonzero", dim, x.ndim))
 
 
 # --- softmax ------------------------------------------------------------------------------------------------

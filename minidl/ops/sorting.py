@@ -11,6 +11,7 @@ from minidl.kernels.capturing import perhaps
 from minidl.ops._common import Array, axis
 from minidl.ops.indexing import gather
 from minidl.ops.movement import narrow
+from minidl.ops.promotion import plain
 from minidl.ops.reduce import amax, amin, argmax, argmin, expect_elements, squeeze_dims
 from minidl.tensor import Tensor
 
@@ -54,7 +55,7 @@ def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = T
     along = axis("argsort", dim, x.ndim)
     if x.ndim == 0:
         return Tensor._wrap(x.xp.zeros((), np.int64))
-    return Tensor._wrap(_order(x.data, along, descending).astype(np.int64, order="C", copy=False))
+    return plain(lambda array: _order(array, along, descending).astype(np.int64, order="C", copy=False), x)
 
 
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Ordered:
