@@ -49,14 +49,17 @@ class Replays:
         function: the step.
         warmup: calls before a recording.
         name: of the function, for warnings.
+        quiet: say nothing where it is not captured.
     """
 
-    def __init__(self, function: Callable[..., Any], warmup: int, name: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], warmup: int, name: str = "the step", quiet: bool = False
+    ) -> None:
         self.function, self.warmup, self.name = function, warmup, name
         self._calls: dict[Any, int] = {}
         self._found: dict[Any, _Replay | None] = {}  # None: not to be replayed
         self._busy = threading.Lock()
-        self._warned = False
+        self._warned = quiet
 
     def __len__(self) -> int:
         return sum(replay is not None for replay in self._found.values())

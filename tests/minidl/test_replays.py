@@ -17,6 +17,7 @@ from minidl.kernels.cpu import runtime
 from minidl.nn import functional as F
 from minidl.testing.cases import TABLE
 from minidl.testing.operators import call
+from minidl.training import Checkpoint, Predictor
 from tests.minidl.counted import counted
 
 FUSED_CALLS = 2 + 1 + 2  # to warm up, to record, to prove
@@ -449,3 +450,17 @@ def turned(array: np.ndarray) -> np.ndarray:
 
 def smaller(array: np.ndarray) -> np.ndarray:
     return array * array.dtype.type(0.75) if array.dtype.kind == "f" else array.copy()
+
+
+def test_a_predictor_replays_for_who_asks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minidl.training.predict.REPLAYED_AFTER", 3)
+    network = minidl.models.create("resnet20")
+    options = {"classes": [str(n) for n in range(10)], "preprocessing": network.pretrained_cfg.to_dict()}
+    predictor = Predictor(Checkpoint(state=network.state_dict(), model="resnet20", options={}, **options))
+    rng = np.random.default_rng(0)
+    for calls in range(6):
+        picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        assert len(predictor._replays) == (calls > 3)
+        found = predictor.predict([picture])
+        again = Predictor(Checkpoint(state=network.state_dict(), model="resnet20", options={}, **options))
+        np.testing.assert_array_equal(found, again.predict([picture]))
