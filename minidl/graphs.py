@@ -61,13 +61,13 @@ def compile_step(
     - One thread at a time calls the step on a device.
 
     On the CPU steps in which nothing asks for a gradient are captured: under ``no_grad``, or of a network from
-    ``minidl.fuse``. A training step is simply called. Launches of kernels are all that is replayed, so the recording is
-    compared with the function first, on two sets of made-up arguments, for which the function is called too (what it
-    does in Python besides computing, hooks included, happens then and at no replay). Where it computes by NumPy, reads
-    values, draws random numbers or changes what was there before, it is called each time, and one RuntimeWarning says
-    why. Weights, buffers and modes of modules that change, another number of threads or another algorithm of
-    convolutions make a new capture. Arrays stay arrays in the function. A call from another thread in the meantime runs
-    the function itself.
+    ``minidl.fuse``. A training step is simply called. Only what kernels and operators compute is replayed, so the
+    recording is compared with the function first, on two sets of made-up arguments, for which the function is called
+    too (what it does in Python besides computing, hooks included, happens then and at no replay). Where it computes by
+    NumPy on ``.data``, reads values, draws random numbers or changes what was there before, it is called each time, and
+    one RuntimeWarning says why. Weights, buffers and modes of modules that change (after a write to ``.data``:
+    ``mark_changed``), another number of threads or another algorithm of convolutions make a new capture. Arrays stay
+    arrays in the function. A call from another thread in the meantime runs the function itself.
 
     Args:
         function: the step.

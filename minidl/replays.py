@@ -139,7 +139,7 @@ class _Replay:
     """One recording: its input arrays, its launches, its results."""
 
     def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, given: list[Leaf]) -> None:
-        self.inputs = [np.copy(leaf.data if isinstance(leaf, Tensor) else leaf) for leaf in given]
+        self.inputs = [_copy_of(array) for array in _arrays(given)]
         taken = [
             like(leaf, array) if isinstance(leaf, Tensor) else array
             for leaf, array in zip(given, self.inputs, strict=True)
@@ -205,7 +205,8 @@ class _Replay:
         self.capture.recorded.spoil()
         for array, there, before in zip(*map(_arrays, (self.result, again, old)), strict=False):
             if self.capture.recorded.owns(array) and array.itemsize in (1, 2, 4, 8):
-                array.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
+                whole = array if array.flags.writeable else array.base  # of an expanded view
+                whole.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
             elif not _shares(array, self.inputs):
                 if array.ctypes.data != there.ctypes.data:
                     raise CaptureError("a result is computed by NumPy, not by kernels")
@@ -282,6 +283,15 @@ class Witness:
             return all(attributes["training"] is training for attributes, training in modes)
 
         return holds
+
+
+def _copy_of(array: np.ndarray) -> np.ndarray:
+    """A copy with the same memory layout, on which NumPy adds up in the same order."""
+    copy = array.copy(order="K")
+    steps = zip(array.shape, array.strides, copy.strides, strict=True)
+    if any(mine != theirs for size, theirs, mine in steps if size > 1) and array.size:
+        raise CaptureError(f"an argument of shape {array.shape} has gaps or a turned axis in memory")
+    return copy
 
 
 def _shares(array: np.ndarray, others: Sequence[np.ndarray | None]) -> bool:

@@ -194,7 +194,8 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self._blocks: list[_Block] = []
+        self._pool = _pool
+        self._blocks: list[_Block] = []  # those of the pool; small ones are the system's
         self._free: dict[int, list[_Block]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
@@ -203,8 +204,10 @@ class Arena:
         free = self._free.get(size)
         if free:
             block = free.pop()
+        elif size < SMALL:
+            block = _Block.new(size)
         else:
-            block = _Block.new(size) if size < SMALL else _pool.take(size)
+            block = self._pool.take(size)
             self._blocks.append(block)
         return np.asarray(_Lease(self, block, shape, dtype))
 
@@ -228,8 +231,7 @@ class Arena:
 
     def __del__(self) -> None:
         for block in self._blocks:  # leases keep the arena alive: nobody looks at them any more
-            if block.size >= SMALL:
-                _pool.give_back(block)
+            self._pool.give_back(block)
 
 
 class _Local(threading.local):
