@@ -8,9 +8,11 @@ import numpy as np
 
 from minidl import kernels
 from minidl.autograd import Function
+from minidl.kernels import devices
 from minidl.kernels.capturing import may_read
 from minidl.ops._common import Array, constant, expect_floating, widened
 from minidl.ops.elementwise import mask
+from minidl.ops.promotion import beside
 from minidl.tensor import Tensor
 
 __all__ = ["embedding"]
@@ -83,12 +85,12 @@ def embedding(
             raise ValueError(f"{op}: padding_idx expects a row in [-{rows}, {rows}), got {padding_idx}")
         padding_idx %= rows
     if max_norm is not None:
-        used = np.unique(numbers)
-        lengths = np.linalg.norm(weight.data[used], norm_type, axis=1)
+        used = np.unique(devices.host(numbers))
+        lengths = np.linalg.norm(devices.host(weight.data[beside(used, weight)]), norm_type, axis=1)
         long = lengths > max_norm
         if long.any():
             # PyTorch's 1e-7 keeps the shortened row at or below the limit
-            factor = max_norm / (lengths[long] + 1e-7)
-            weight.data[used[long]] *= factor[:, None].astype(weight.dtype)
+            factor = (max_norm / (lengths[long] + 1e-7))[:, None].astype(weight.dtype)
+            weight.data[beside(used[long], weight)] *= beside(factor, weight)
             weight.mark_changed()
     return TakeRows(numbers, padding_idx)(weight)
