@@ -6,14 +6,14 @@ more than its own work. ``empty`` hands out memory that earlier arrays have give
 
 The life of a block::
 
-    empty() -> ndarray -> base: _Lease -> raw bytes
-                  any number of views keep the lease alive;
-                  when the last one dies, _Lease.__del__ puts the raw bytes on the `returned` queue,
-                  and the next empty() of that size class takes them from there
+    empty() -> ndarray, whose base are the raw bytes of a block
+                  any number of views keep the array alive;
+                  when it dies, a weak reference to it puts the block on the `returned` queue,
+                  and the next empty() of that size class takes it from there
 
 A recording of launches (:class:`Arena`) takes blocks for itself and gives them back when it dies.
 
-``__del__`` may run at any moment, also inside ``empty`` itself (the garbage collector), so it never waits
+An array may die at any moment, also inside ``empty`` itself (the garbage collector), so its end never waits
 for a lock: it appends to a deque, which is atomic, and sorts the deque only if the lock happens to be free.
 """
 
@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,39 +48,41 @@ def _size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-class _Block(NamedTuple):
-    """Memory of the system, and where its aligned part of ``size`` bytes begins."""
+class _Bytes(np.ndarray):
+    """Memory of the system. It has a class of its own because of how NumPy finds the base of a view: that of a view of
+    an array in this memory is the array, and not, as it would be for a plain array of bytes, the memory. So the array
+    is the last to die.
+    """
 
-    raw: npt.NDArray[np.uint8]
-    size: int
-    address: int
-
-    @classmethod
-    def new(cls, size: int) -> _Block:
-        raw = np.empty(size + ALIGNMENT, np.uint8)
-        start: int = raw.ctypes.data
-        return cls(raw, size, start + (-start) % ALIGNMENT)
+    __slots__ = ("block",)
+    block: _Block | None  # while it is lent
 
 
-class _Lease:
-    """Owns one block while arrays look at it; gives the block back to the pool when the last of them dies."""
+class _Block:
+    """Memory of the system whose aligned part of ``size`` bytes is lent to one array after the other."""
 
-    __slots__ = ("__array_interface__", "_block", "_pool")
+    __slots__ = ("_borrower", "lender", "raw", "size", "start")
 
-    def __init__(
-        self, pool: _Pool | Arena, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        self._pool = pool
-        self._block = block
-        self.__array_interface__ = {
-            "data": (block.address, False),
-            "shape": shape,
-            "typestr": dtype.str,
-            "version": 3,
-        }
+    def __init__(self, size: int) -> None:
+        self.raw = _Bytes(size + ALIGNMENT, np.uint8)
+        self.size, self.start = size, -self.raw.ctypes.data % ALIGNMENT
+        self.lender: _Pool | Arena | None = None
+        self._borrower: Any = None
 
-    def __del__(self) -> None:
-        self._pool.give_back(self._block)
+    def lend(self, lender: _Pool | Arena, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """An array in this memory. When it has died, and with it all its views, ``lender`` gets the block back."""
+        self.lender, self.raw.block = (
+            lender,
+            self,
+        )  # the array keeps the memory, that this, and this the lender
+        array: npt.NDArray[Any] = np.ndarray(shape, dtype, self.raw, self.start)
+        self._borrower = weakref.ref(array, self._return)
+        return array
+
+    def _return(self, _: Any) -> None:
+        lender, self.lender, self.raw.block, self._borrower = self.lender, None, None, None
+        if lender is not None:
+            lender.give_back(self)
 
 
 class _Pool:
@@ -122,7 +125,8 @@ class _Pool:
     def take(self, size: int) -> _Block:
         """A block of this size class, in use until it is given back."""
         with self._lock:
-            self._collect()
+            if self._returned:
+                self._collect()
             blocks = self._free.get(size)
             block = blocks.pop() if blocks else None
             if block is None:
@@ -135,11 +139,11 @@ class _Pool:
             self._peak = max(self._peak, self._in_use)
         if block is None:
             try:
-                block = _Block.new(size)
+                block = _Block(size)
             except MemoryError:
                 self.clear()  # what is kept for reuse may be just what is missing
                 try:
-                    block = _Block.new(size)
+                    block = _Block(size)
                 except MemoryError:
                     with self._lock:
                         self._in_use -= size
@@ -147,7 +151,7 @@ class _Pool:
         return block
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
-        return np.asarray(_Lease(self, self.take(_size_class(nbytes)), shape, dtype))
+        return self.take(_size_class(nbytes)).lend(self, shape, dtype)
 
     def clear(self) -> None:
         with self._lock:
@@ -205,11 +209,11 @@ class Arena:
         if free:
             block = free.pop()
         elif size < SMALL:
-            block = _Block.new(size)
+            block = _Block(size)
         else:
             block = self._pool.take(size)
             self._blocks.append(block)
-        return np.asarray(_Lease(self, block, shape, dtype))
+        return block.lend(self, shape, dtype)
 
     def give_back(self, block: _Block) -> None:
         """An array's block is free for the next one."""
@@ -218,19 +222,19 @@ class Arena:
     def owns(self, array: npt.NDArray[Any]) -> bool:
         """Whether an array lies here."""
         base: Any = array
-        while isinstance(base, np.ndarray):
-            base = base.base
-        return isinstance(base, _Lease) and base._pool is self
+        while base is not None and not isinstance(base, _Bytes):
+            base = getattr(base, "base", None)
+        return base is not None and base.block is not None and base.block.lender is self
 
     def spoil(self) -> None:
         """Fill what no array looks at with NaN of every float format."""
         for blocks in self._free.values():
             for block in blocks:
-                start = block.address - block.raw.ctypes.data
-                block.raw[start : start + block.size].view(np.uint16).fill(0x7FF8)
+                own = block.raw.view(np.ndarray)[block.start : block.start + block.size]
+                own.view(np.uint16).fill(0x7FF8)
 
     def __del__(self) -> None:
-        for block in self._blocks:  # leases keep the arena alive: nobody looks at them any more
+        for block in self._blocks:  # arrays keep the arena alive: there are none any more
             self._pool.give_back(block)
 
 
@@ -271,7 +275,7 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
 
 
 def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
-    """An uninitialised array of so many bytes, of a plain dtype, that is no arena's."""
+    """:func:`empty` of so many bytes, of a plain dtype, whatever :func:`taken_from` says."""
     return np.empty(shape, dtype) if nbytes < SMALL else _pool.empty(shape, dtype, nbytes)
 
 

@@ -68,10 +68,11 @@ class Program:
     ) -> None:
         dtype = results[0].dtype
         self.single = single  # one array, not a tuple
-        self.results = [(array.shape, array.dtype) for array in results]
+        self.results = [(array.shape, array.dtype, array.nbytes) for array in results]
         # At least so large that the pool aligns it.
-        self.workspace = max(workspace, memory.SMALL) // dtype.itemsize if workspace else 0
-        self.dtype, self.parts = dtype, max(parts for _, _, parts in launches)
+        nbytes = max(workspace, memory.SMALL)
+        self.workspace = ((nbytes // dtype.itemsize,), dtype, nbytes) if workspace else None
+        self.parts = max(parts for _, _, parts in launches)
         self.unused = np.empty(0, dtype)
         words: list[int] = []
         heads: list[tuple[int, ...]] = []
@@ -99,11 +100,11 @@ class Program:
 
     def run(self, inputs: tuple[Array | None, ...]) -> Any:
         """The results for inputs of the shapes it was noted with."""
-        results = [memory.empty(shape, dtype) for shape, dtype in self.results]
+        results = [memory.fresh(*result) for result in self.results]
         arrays = [array.reshape(-1) for array in inputs if array is not None]
         arrays += [array.reshape(-1) for array in results]
-        if self.workspace:
-            arrays.append(memory.empty(self.workspace, self.dtype))
+        if self.workspace is not None:
+            arrays.append(memory.fresh(*self.workspace))
         arrays += [self.unused] * (SLOTS - len(arrays))
         if self.parts == 1 or not runtime.run_parallel(self, tuple(arrays), self.parts):
             self._run(tuple(arrays), True)

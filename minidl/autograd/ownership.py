@@ -50,7 +50,7 @@ def _holders(entry: list[Any]) -> tuple[int, ...]:
     counts = [_count(g), _count(array)]
     base = array.base
     del g
-    while base is not None:
+    while base is not None and not hasattr(base, "block"):  # the pool's memory has more holders, and one user
         counts.append(_count(base))
         base = getattr(base, "base", None)
     return tuple(counts)
@@ -65,10 +65,7 @@ def _is_alone(counts: tuple[int, ...], array: Any) -> bool:
     owner = array
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
-    if isinstance(owner, np.ndarray):
-        if not owner.flags.owndata:
-            return False
-    elif not hasattr(owner, "_pool"):  # memory of the library's own pool; anything else may be shared
+    if not isinstance(owner, np.ndarray) or not owner.flags.owndata:  # anything else may be shared
         return False
     order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
     return bool(array.transpose(order).flags.c_contiguous)

@@ -90,8 +90,7 @@ def test_spoiled_memory_is_not_a_number_in_any_format() -> None:
     recording.record(lambda: memory.empty(10_000, np.float32).fill(1))
     recording.spoil()
     block = recording._arena._blocks[0]
-    start = block.address - block.raw.ctypes.data
-    found = block.raw[start : start + block.size]
+    found = block.raw[block.start : block.start + block.size]
     for dtype in (np.float16, np.float32, np.float64):
         assert np.isnan(found.view(dtype)).all()
 
