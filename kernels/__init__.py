@@ -71,10 +71,11 @@ def use(name: str) -> Iterator[None]:
 def conv_algorithm(name: str) -> Iterator[None]:
     """Choose how convolutions are computed inside a ``with`` block (in this thread).
 
-    ``"direct"`` adds up the products of the definition. ``"winograd"`` takes Winograd's F(4x4, 3x3) wherever it
-    applies: float32, 3x3 windows of stride 1 without dilation or groups, whole vectors of channels. It needs a
-    quarter of the multiplications; its largest error is about four times that of ``"direct"``, and a NaN or an
-    infinity spreads over the 4x4 outputs of its tile. ``"auto"``, the default, takes it where it is faster.
+    ``"direct"`` adds up the products of the definition. ``"winograd"`` takes Winograd's algorithm wherever it
+    applies: float32, 3x3 windows of stride 1 or 2 without dilation or groups, whole vectors of channels. It needs a
+    quarter of the multiplications (stride 2: 9/16); its largest error is about four times that of ``"direct"``
+    (stride 2: twice), and a NaN or an infinity spreads over the 4x4 outputs of its tile (8x8 in the input gradient
+    of stride 2). ``"auto"``, the default, takes it where it is faster.
     The environment variable MINIDL_CONV_ALGORITHM sets the default.
 
     Raises:

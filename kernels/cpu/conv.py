@@ -11,17 +11,18 @@ import numpy.typing as npt
 from minidl.kernels import get_conv_algorithm, get_num_threads
 from minidl.kernels.cpu import half, memory
 from minidl.kernels.cpu.addresses import Target
-from minidl.kernels.cpu.gather import gather, plan_gather, prepare_gather
+from minidl.kernels.cpu.gather import plan_gather, prepare_gather
 from minidl.kernels.cpu.group_weight import group_weight_gradient
 from minidl.kernels.cpu.groups import group_width
 from minidl.kernels.cpu.indirect import indirect, takes_indirect
+from minidl.kernels.cpu.input_grad import at_once, by_phases, gradient_phases, input_gradient_of, lanes_turned
 from minidl.kernels.cpu.layout import clear, dense
 from minidl.kernels.cpu.norm import scale_and_shift
-from minidl.kernels.cpu.phase_columns import phase_columns, takes_phase_columns
-from minidl.kernels.cpu.plan import Phase, Source, Window, ceil_div
+from minidl.kernels.cpu.plan import Phase, Source, Window
 from minidl.kernels.cpu.weight_grad import weight_gradient
-from minidl.kernels.cpu.weights import Call, Panels, kept_value, pack
+from minidl.kernels.cpu.weights import Call, kept_value, pack
 from minidl.kernels.cpu.winograd import prepare_winograd, takes_winograd
+from minidl.kernels.cpu.winograd_family import cut_forward
 from minidl.kernels.cpu.winograd_weight import takes_winograd_weight, winograd_weight_gradient
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_conv, expect_ndim, expect_shape
@@ -57,34 +58,6 @@ def forward_of(
     rows, cols = range(0, kh * dilation[0], dilation[0]), range(0, kw * dilation[1], dilation[1])
     window = Window(*out_hw, *stride, pad[0][0], pad[1][0], tuple((r, c) for r in rows for c in cols))
     return Forward(out_hw, Source(n, h, width, c, depth, itemsize), window, tuple(range(kh * kw)))
-
-
-@functools.lru_cache(maxsize=4096)
-def gradient_phases(
-    input_hw: Pair, kernel_hw: Pair, stride: Pair, pad: Pad, dilation: Pair
-) -> tuple[Phase, ...]:
-    """The input gradient, one gather for each phase of the stride, those of most taps first.
-
-    y[p] takes x[p*stride - pad + k*dilation] times w[k], so x[stride*i + phase] goes to the output pixels
-    p = i + (phase + pad - k*dilation) / stride of those taps k for which that is whole.
-    """
-    phases = []
-    for row in range(min(stride[0], input_hw[0])):
-        for col in range(min(stride[1], input_hw[1])):
-            reached: list[list[tuple[int, int]]] = []
-            for axis, phase in ((0, row), (1, col)):
-                distances = [(phase + pad[axis][0] - k * dilation[axis], k) for k in range(kernel_hw[axis])]
-                reached.append(sorted((d // stride[axis], k) for d, k in distances if d % stride[axis] == 0))
-            down, across = reached
-            if not down or not across:
-                phases.append(Phase(row, col, None, ()))
-                continue
-            rows, cols = ceil_div(input_hw[0] - row, stride[0]), ceil_div(input_hw[1] - col, stride[1])
-            first_r, first_c = down[0][0], across[0][0]
-            places = tuple((r - first_r, c - first_c) for r, _ in down for c, _ in across)
-            taps = tuple(kh * kernel_hw[1] + kw for _, kh in down for _, kw in across)
-            phases.append(Phase(row, col, Window(rows, cols, 1, 1, -first_r, -first_c, places), taps))
-    return tuple(sorted(phases, key=lambda phase: -len(phase.taps)))
 
 
 def operand(x: Array, dtype: npt.DTypeLike) -> Array:
@@ -136,9 +109,9 @@ def prepare_forward(
     """
     (oh, ow), (o, channels, _) = call.out_hw, weight.shape
     source, window, taps = call.source, call.window, call.taps
-    algorithm = get_conv_algorithm() if groups == 1 else "direct"
-    if takes_winograd(source, window, o, algorithm, kept is not None):
-        return (prepare_winograd(source, window, weight, taps, False, bias, relu, kept),)
+    cut = cut_forward(source, window, o) if groups == 1 else None
+    if cut is not None and takes_winograd(cut, get_conv_algorithm(), kept is not None):
+        return (prepare_winograd(cut, weight, False, bias, relu, kept),)
     lanes = group_width(o, channels, groups, source.itemsize)
     if lanes:
         source, groups = source._replace(channels=o), 1
@@ -279,9 +252,7 @@ class ConvMixin(ReferenceBackend):
         """
         expect_ndim("conv2d_input_grad", "gy", gy, 4)
         expect_ndim("conv2d_input_grad", "w", w, 4)
-        h, width = input_hw
-        n, o, depth = len(gy), len(w), w.shape[3]
-        shape = (n, h, width, depth * groups)
+        n, o, shape = len(gy), len(w), (len(gy), *input_hw, w.shape[3] * groups)
         call = forward_of("conv2d_input_grad", shape, w.shape, stride, pad, dilation, groups, gy.itemsize)
         expect_shape("conv2d_input_grad", "gy", gy, (n, *call.out_hw, o))
         expect_epilogue("conv2d_input_grad", shape, bias, residual)
@@ -291,58 +262,20 @@ class ConvMixin(ReferenceBackend):
         if gy.dtype not in FLOATS or not w.size:
             rest: dict[str, Any] = {"bias": bias, "relu": relu, "residual": residual}
             return super().conv2d_input_grad(gy, w, input_hw, stride, pad, dilation, groups, **rest)
-        other = None if residual is None else operand(residual, gy.dtype)
-        gy = operand(gy, gy.dtype)
-        weight = flat_taps(w, gy.dtype)
         gx = memory.empty(shape, gy.dtype)
         if not gx.size:
             return gx
-        pixel, lanes = depth * groups, group_width(o, depth, groups, gy.itemsize)
-        if lanes > 1:  # within each group, turn outputs into inputs
-            turned = weight.reshape(groups, lanes, lanes, -1).swapaxes(1, 2)
-            weight = operand(turned, gy.dtype).reshape(weight.shape)
-        if lanes:
-            depth, groups = pixel, 1
-        per = o // groups
-        source = Source(n, *call.out_hw, o, per, gy.itemsize)
-        phases = gradient_phases(input_hw, w.shape[1:3], stride, pad, dilation)
-        undivided = groups == 1 and stride == (1, 1) and not lanes
-        algorithm = get_conv_algorithm() if undivided else "direct"
-        _, _, whole, turned_taps = phases[0]
-        if whole and takes_winograd(source, whole, depth, algorithm):
-            prepare_winograd(source, whole, weight, turned_taps, True, bias, relu)(gy, gx, other)
+        other = None if residual is None else operand(residual, gy.dtype)
+        place = (stride, pad, dilation)
+        gradient = input_gradient_of(call.source, call.window, o, w.shape[1:3], place, groups)
+        gy, weight = operand(gy, gy.dtype), flat_taps(w, gy.dtype)
+        if gradient.lanes > 1:
+            weight = lanes_turned(weight, groups, gradient.lanes)
+        if at_once(gradient, gy, weight, bias, other, relu, gx):
             return gx
-        few = groups == 1 and not lanes and takes_phase_columns(phases, stride, depth, gy.itemsize)
-        if few and get_conv_algorithm() != "direct":
-            phase_columns(source, phases, stride, gy, weight, bias, other, relu, gx)
-            return gx
-        if not lanes and takes_indirect(source, phases, depth):
-            target = Target(h, width, pixel, stride)
-            indirect(source, phases, target, gy, weight, True, groups, bias, other, relu, gx)
-            return gx
-        if any(phase.window is None for phase in phases):  # pixels that no tap reaches
+        if any(phase.window is None for phase in gradient.phases):  # pixels that no tap reaches
             self._without_taps(gx, bias, other, relu)
-        taps = tuple(
-            tap for phase in phases for tap in phase.taps
-        )  # packed at once: each belongs to one phase
-        for group in range(groups):
-            panels: dict[int, Panels] = {}
-            used = 0
-            for row, col, window, own in phases:
-                if window is None:
-                    continue
-                plan = plan_gather(source, window, depth, stride == (1, 1), lanes, get_num_threads())
-                if plan.cols not in panels:
-                    part = weight[group * per : (group + 1) * per]
-                    panels[plan.cols] = pack(part, taps, not lanes, plan.cols)
-                packed = panels[plan.cols]
-                rows_per_tap = packed.rows // len(taps)
-                origin = (row * width + col) * pixel + group * depth
-                places = (origin, h * width * pixel, stride[0] * width * pixel, stride[1] * pixel)
-                here = packed._replace(first=used * rows_per_tap)
-                row_bias = None if bias is None else bias[group * depth : (group + 1) * depth]
-                gather(plan, gy, group * per, here, row_bias, relu, gx, depth, places, other)
-                used += len(own)
+        by_phases(gradient, gy, weight, bias, other, relu, gx)
         return gx
 
     def _without_taps(self, gx: Array, bias: Array | None, residual: Array | None, relu: bool) -> None:
@@ -384,9 +317,9 @@ class ConvMixin(ReferenceBackend):
             source = call.source._replace(channels=o)
             group_weight_gradient(x, source, call.window, gy, gw.reshape(o, depth, kh * kw))
             return gw.transpose(0, 2, 3, 1)
-        algorithm = get_conv_algorithm() if groups == 1 else "direct"
-        if takes_winograd_weight(call.source, call.window, o, algorithm):
-            winograd_weight_gradient(x, call.source, call.window, gy, gw.reshape(o, depth, 9))
+        cut = cut_forward(call.source, call.window, o) if groups == 1 else None
+        if cut is not None and takes_winograd_weight(cut, get_conv_algorithm()):
+            winograd_weight_gradient(x, cut, gy, gw.reshape(o, depth, 9))
             return gw.transpose(0, 2, 3, 1)
         per = o // groups
         for group in range(groups):

@@ -23,7 +23,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -32,6 +32,10 @@ import numpy.typing as npt
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 SMALL = 32 * 1024  # bytes: below this malloc is faster than any pool
+WORKSPACE = 4 << 20  # bytes of the smallest block of working memory
+HUGE_PAGE = (
+    2 << 20
+)  # bytes: what starts at a multiple, the system may map at once; NumPy asks Linux for that from 4 MiB
 
 
 def _physical_memory() -> int:
@@ -46,6 +50,11 @@ def _size_class(nbytes: int) -> int:
     """Round up to an eighth of a power of two: at most 12.5 % is wasted, and similar shapes share blocks."""
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
+
+
+def _work_class(nbytes: int) -> int:
+    """Round up to a power of two, so that many sizes share the few blocks that are in the caches."""
+    return max(WORKSPACE, 1 << (nbytes - 1).bit_length())
 
 
 class _Bytes(np.ndarray):
@@ -63,9 +72,9 @@ class _Block:
 
     __slots__ = ("_borrower", "lender", "raw", "size", "start")
 
-    def __init__(self, size: int) -> None:
-        self.raw = _Bytes(size + ALIGNMENT, np.uint8)
-        self.size, self.start = size, -self.raw.ctypes.data % ALIGNMENT
+    def __init__(self, size: int, alignment: int = ALIGNMENT) -> None:
+        self.raw = _Bytes(size + alignment, np.uint8)
+        self.size, self.start = size, -self.raw.ctypes.data % alignment
         self.lender: _Pool | Arena | None = None
         self._borrower: Any = None
 
@@ -86,8 +95,9 @@ class _Block:
 
 
 class _Pool:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size_class: Callable[[int], int], alignment: int) -> None:
         self.limit = limit  # bytes kept for reuse at most
+        self._size_class, self._alignment = size_class, alignment
         self._returned: deque[_Block] = deque()
         self._lock = threading.Lock()
         # Free blocks by size class; the class used longest ago comes first and is dropped first.
@@ -139,11 +149,11 @@ class _Pool:
             self._peak = max(self._peak, self._in_use)
         if block is None:
             try:
-                block = _Block(size)
+                block = _Block(size, self._alignment)
             except MemoryError:
-                self.clear()  # what is kept for reuse may be just what is missing
+                empty_cache()  # what is kept for reuse may be just what is missing
                 try:
-                    block = _Block(size)
+                    block = _Block(size, self._alignment)
                 except MemoryError:
                     with self._lock:
                         self._in_use -= size
@@ -151,7 +161,7 @@ class _Pool:
         return block
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
-        return self.take(_size_class(nbytes)).lend(self, shape, dtype)
+        return self.take(self._size_class(nbytes)).lend(self, shape, dtype)
 
     def clear(self) -> None:
         with self._lock:
@@ -171,7 +181,8 @@ class _Pool:
             }
 
 
-_pool = _Pool(limit=_physical_memory() // 4)
+_pool = _Pool(_physical_memory() // 4, _size_class, ALIGNMENT)
+_workspaces = _Pool(_physical_memory() // 4, _work_class, HUGE_PAGE)
 
 
 class Source(Protocol):
@@ -286,24 +297,53 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
     return out
 
 
+def workspace(sizes: tuple[int, ...], dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:
+    """Uninitialised vectors for a kernel to work in, cut from one block of memory.
+
+    Kernels that run one after the other get the same block whatever they need, so that it is in the caches already:
+    of arrays from :func:`empty`, each size lies elsewhere.
+
+    Args:
+        sizes: the vectors' lengths.
+        dtype: of all of them.
+
+    Returns:
+        one vector for each size, each at a multiple of 64 bytes; the block is free when the last of them dies.
+    """
+    kind = np.dtype(dtype)
+    line = ALIGNMENT // kind.itemsize
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + -(-size // line) * line)
+    nbytes = starts[-1] * kind.itemsize
+    if _local.arena is None:
+        block = _workspaces.empty((starts[-1],), kind, nbytes)
+    else:
+        block = _local.arena.empty((starts[-1],), kind, _work_class(nbytes))
+    return [block[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
 def memory_stats() -> dict[str, int]:
-    """What the pool holds.
+    """What the pool holds, with the memory that kernels work in.
 
     Returns:
         ``in_use`` (by arrays and recordings), ``cached`` and ``peak`` (of ``in_use``) in bytes, ``hits`` and ``misses``
         in requests.
     """
-    return _pool.stats()
+    arrays, work = _pool.stats(), _workspaces.stats()
+    return {name: count + work[name] for name, count in arrays.items()}
 
 
 def empty_cache() -> None:
     """Return to the system the memory that is kept for reuse."""
     _pool.clear()
+    _workspaces.clear()
 
 
 def set_cache_limit(nbytes: int) -> None:
     """Keep at most ``nbytes`` for reuse (a quarter of the main memory unless set)."""
     if nbytes < 0:
         raise ValueError(f"set_cache_limit: nbytes expects a number >= 0, got {nbytes}")
-    _pool.limit = nbytes
-    _pool.stats()
+    for pool in (_pool, _workspaces):
+        pool.limit = nbytes
+        pool.stats()

@@ -69,9 +69,7 @@ class Program:
         dtype = results[0].dtype
         self.single = single  # one array, not a tuple
         self.results = [(array.shape, array.dtype, array.nbytes) for array in results]
-        # At least so large that the pool aligns it.
-        nbytes = max(workspace, memory.SMALL)
-        self.workspace = ((nbytes // dtype.itemsize,), dtype, nbytes) if workspace else None
+        self.workspace = ((workspace // dtype.itemsize,), dtype) if workspace else None
         self.parts = max(parts for _, _, parts in launches)
         self.unused = np.empty(0, dtype)
         words: list[int] = []
@@ -104,7 +102,7 @@ class Program:
         arrays = [array.reshape(-1) for array in inputs if array is not None]
         arrays += [array.reshape(-1) for array in results]
         if self.workspace is not None:
-            arrays.append(memory.fresh(*self.workspace))
+            arrays += memory.workspace(*self.workspace)
         arrays += [self.unused] * (SLOTS - len(arrays))
         if self.parts == 1 or not runtime.run_parallel(self, tuple(arrays), self.parts):
             self._run(tuple(arrays), True)

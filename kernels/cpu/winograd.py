@@ -1,16 +1,19 @@
-"""Winograd's convolution: 3x3 windows of stride 1 with a quarter of the multiplications.
+"""Winograd's convolution: 3x3 windows of stride 1 with a quarter of the multiplications, of stride 2 with 9/16.
 
-The output is cut into tiles of 4x4 pixels, numbered through all images. Loops, from the outside in::
+The output is cut into tiles of 4x4 pixels (the input gradient of stride 2: 8x8), numbered through all images. Loops,
+from the outside in::
 
     block of tiles
-      transform the inputs                        v (36, tiles, C)        in the L2 or L3 cache
+      transform the inputs                        v (points, tiles, C)      in the L2 or L3 cache
       group of output panels
-        for each of the 36 points
-          panel of the group                      u (panels, 36, C, cols) the transformed weights
-            tiles of the block, 14 at once        accumulators in registers: v[point] @ u[panel, point]
-        transform the sums back, add the bias     m (36, tiles, group)    in the L2 cache
+        for each of the 36 matrices of weights
+          panel of the group                      u (panels, 36, C, cols)   the transformed weights
+            points of this matrix                 1; with stride 2 up to 16, 81 for all matrices
+              tiles of the block, 14 at once      accumulators in registers: v[point] @ u[panel, matrix]
+        transform the sums back, add the bias     m (points, tiles, group)  in the L2 cache
 
-winograd_tiles.py has the transforms. The input gradient is the same with weights turned about both axes.
+winograd_tiles.py and winograd_strided.py have the transforms, winograd_family.py what a tile is. The input gradient is
+the same with weights turned about both axes.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far
 from minidl.kernels.cpu.layout import bias_row
-from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, tile_shapes
+from minidl.kernels.cpu.plan import TileShape, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
 from minidl.kernels.cpu.weights import Call, Panels, kept_value, pack
@@ -35,16 +38,11 @@ from minidl.kernels.cpu.winograd_blocks import (
     Picture,
     Tiles,
     by_lanes,
-    crowded,
     fetch_lines,
-    finish_block,
-    pictures_of,
+    odd_lines,
     rows_ahead,
-    strip_elements,
-    tiles_of,
-    transform_inputs,
 )
-from minidl.kernels.cpu.winograd_tiles import OUTPUT, POINTS, SCRATCH, transform_weight
+from minidl.kernels.cpu.winograd_family import LINE, MATRICES, Cut, Family
 from minidl.kernels.reference.checks import Array
 
 FEWEST, MOST = 14, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
@@ -64,28 +62,40 @@ class Grid(NamedTuple):
     scratch: int
 
 
-@jit(borrows=True)
-def transform_panel(
-    g: Grid, packed: Any, panel: int, size: int, scratch: Any, free: int, u: Any, base: int
-) -> None:
-    """Transform a panel of packed weights (9 taps, ``size``) to u[base:] (36, u_step)."""
-    for k in range(0, size, LANES):
-        tap = panel * 9 * size + k
-        transform_weight(packed, tap, 3 * size, size, scratch, free, u, base + k, g.u_step)
+@functools.cache
+def panel_transform(family: Family) -> Any:
+    """A function that transforms a panel of packed weights (9 taps, ``size``) to u[base:] (36, u_step)."""
+    transform_weight = family.transform_weight
 
+    @jit(variant=family.name, borrows=True)
+    def transform_panel(
+        g: Grid, packed: Any, panel: int, size: int, scratch: Any, free: int, u: Any, base: int
+    ) -> None:
+        for k in range(0, size, LANES):
+            tap = panel * 9 * size + k
+            transform_weight(packed, tap, 3 * size, size, scratch, free, u, base + k, g.u_step)
 
-@kernel(borrows=True)
-def transform_weights(
-    g: Grid, packed: Any, panels: int, size: int, scratch: Any, u: Any, part: int, parts: int
-) -> None:
-    """Transform all panels of packed weights."""
-    first, last = share(panels, part, parts)
-    for panel in range(first, last):
-        transform_panel(g, packed, panel, size, scratch, part * g.scratch, u, panel * g.u_size)
+    return transform_panel
 
 
 @functools.cache
-def winograd_kernel(rows: int, vectors: int) -> Kernel:
+def weight_kernel(family: Family) -> Kernel:
+    """A kernel that transforms all panels of packed weights."""
+    transform_panel = panel_transform(family)
+
+    @kernel(variant=family.name, borrows=True)
+    def transform_weights(
+        g: Grid, packed: Any, panels: int, size: int, scratch: Any, u: Any, part: int, parts: int
+    ) -> None:
+        first, last = share(panels, part, parts)
+        for panel in range(first, last):
+            transform_panel(g, packed, panel, size, scratch, part * g.scratch, u, panel * g.u_size)
+
+    return transform_weights
+
+
+@functools.cache
+def winograd_kernel(family: Family, rows: int, vectors: int) -> Kernel:
     """Winograd's convolution with a register tile of ``rows`` tiles x ``vectors`` registers of output channels.
 
     Arguments of the kernel: the grid, the tiles, the source and the output; layouts of v and m; the flat source;
@@ -96,8 +106,10 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
     """
     tile = simd.tile("float32", rows, vectors)
     zero, fma, put, cols = tile.zero, tile.fma, tile.store_apart, tile.cols
+    points, transform_panel = family.points, panel_transform(family)
+    transform_inputs, finish_block = family.transform_inputs, family.finish_block
 
-    @kernel(variant=tile.name, borrows=True)
+    @kernel(variant=f"{family.name} {tile.name}", borrows=True)
     def winograd(
         g: Grid,
         tiles: Tiles,
@@ -142,30 +154,36 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
                     for panel in range(group, group_last):
                         at = u_base + (panel - group) * g.u_size
                         transform_panel(g, weights, panel, read.channels * cols, scratch, free, us, at)
-                for point in range(POINTS):
+                for matrix in range(MATRICES):
                     if group == panel_first:  # meanwhile the pixels of the next block come
-                        fetch_lines(source, next_rows, size, point, POINTS)
+                        fetch_lines(source, next_rows, size, matrix, MATRICES)
+                    row, col = matrix // LINE, matrix % LINE  # the last of a line serves all further points
+                    row_last = points if row == LINE - 1 else row + 1
+                    col_last = points if col == LINE - 1 else col + 1
                     for panel in range(group_last - group):
-                        b = u_base + panel * g.u_size + point * g.u_step
+                        b = u_base + panel * g.u_size + matrix * g.u_step
                         column = panel * cols
-                        home = m_base + point * ml.step + column // LANES * ml.apart + column % LANES
+                        home = m_base + column // LANES * ml.apart + column % LANES
                         # Meanwhile memory is asked for the weights that come next, a share with each product.
                         following = (
                             b + g.u_size
                             if panel + 1 < group_last - group
-                            else u_base + (point + 1) * g.u_step
+                            else u_base + (matrix + 1) * g.u_step
                         )
                         ahead = address(u, following)
-                        for t in range(0, last - first, rows):
-                            acc = zero()
-                            a = v_base + point * vl.step + t * LANES
-                            for c in range(0, read.channels, LANES):
-                                for k in range(LANES):
-                                    acc = fma(acc, vs, a + k, LANES, u, b + (c + k) * cols)
-                                    fetch_far(ahead)
-                                    ahead += u_share
-                                a += vl.apart
-                            put(acc, ms, home + t * LANES, LANES, ml.apart)
+                        for i in range(row, row_last):
+                            for j in range(col, col_last):
+                                point = i * points + j
+                                for t in range(0, last - first, rows):
+                                    acc = zero()
+                                    a = v_base + point * vl.step + t * LANES
+                                    for c in range(0, read.channels, LANES):
+                                        for k in range(LANES):
+                                            acc = fma(acc, vs, a + k, LANES, u, b + (c + k) * cols)
+                                            fetch_far(ahead)
+                                            ahead += u_share
+                                        a += vl.apart
+                                    put(acc, ms, home + point * ml.step + t * LANES, LANES, ml.apart)
                 finish_block(
                     tiles,
                     written,
@@ -193,9 +211,6 @@ def winograd_kernel(rows: int, vectors: int) -> Kernel:
 
 class WinogradPlan(NamedTuple):
     grid: Grid
-    tiles: Tiles
-    read: Picture
-    written: Picture
     v: Layout
     m: Layout
     kernel: Kernel
@@ -227,86 +242,79 @@ def tile_shape(outputs: int, tiles: int) -> TileShape:
     return max((s for s in whole_panels() if s.rows != 7), key=useful)
 
 
-# Cycles of one core with two 16-lane multiply-adds in each, measured on AMD Zen 5. Only their ratios matter.
+# Cycles, as those of the families.
 PRODUCTS = 27.0  # products per cycle of the micro-kernel
-INPUT, OUTPUT_BACK, WEIGHT = 28.0, 12.0, 20.0  # cycles of transforming a channel of a tile, and one weight
-STREAM, NEAR = (
-    24.0,
-    64.0,
-)  # bytes per cycle from the L3 cache, and of weights in the L2 cache, asked for ahead
+NARROW = 0.8  # speed of the direct convolution where there is one vector of outputs only
+WEIGHT = 20.0  # cycles of transforming one weight
+# Bytes per cycle from the L3 cache, and of weights in the L2 cache, asked for ahead.
+STREAM, NEAR = 24.0, 64.0
 L2_BYTES = (
     512 << 10
 )  # for a block's inputs and sums; they miss the L2 cache in proportion, as it holds much else
 LARGE = 16 << 20  # bytes of transformed weights that do not stay in the L3 cache
+ITEM = 4  # bytes
 
 
-def cycles(source: Source, window: Window, outputs: int, kept: bool) -> tuple[float, float]:
+def cycles(cut: Cut, kept: bool) -> tuple[float, float]:
     """Estimates of the direct and of Winograd's convolution on one core, from the shape alone.
 
     kept: transformed weights are kept from call to call.
     """
-    tiles = source.images * ceil_div(window.rows, OUTPUT) * ceil_div(window.cols, OUTPUT)
-    weights = source.channels * outputs
-    per_weight = POINTS * source.itemsize / STREAM
-    if not kept or weights * POINTS * source.itemsize > LARGE:
+    family, tiles, points = cut.family, math.prod(cut.tiles), cut.family.points**2
+    channels, outputs = cut.read.channels, cut.written.channels
+    weights = channels * outputs
+    per_weight = MATRICES * ITEM / STREAM
+    if not kept or weights * MATRICES * ITEM > LARGE:
         per_weight += WEIGHT
-    direct = source.images * window.rows * window.cols * 9 * weights / PRODUCTS
-    transforms = tiles * (INPUT * source.channels + OUTPUT_BACK * outputs) + per_weight * weights
-    return direct, transforms + tiles * POINTS * weights / PRODUCTS
-
-
-THREE_BY_THREE = tuple((r, c) for r in range(3) for c in range(3))
-
-
-def applies_winograd(source: Source, window: Window, outputs: int) -> bool:
-    """Whether it can be computed so: float32, 3x3 windows side by side, whole vectors of channels, one group."""
-    plain = window.taps == THREE_BY_THREE and window[2:4] == (1, 1) and source.pixel == source.channels
-    vectors = source.channels % LANES == 0 == outputs % LANES
-    return plain and source.itemsize == 4 and vectors and bool(whole_panels())
+    transforms = tiles * (family.input_cost * channels + family.output_cost * outputs) + per_weight * weights
+    # Inputs of many channels do not stay in the L2 cache while one group of outputs after the other reads them.
+    far = min(1, FEWEST * points * channels * ITEM / L2_BYTES)
+    transforms += far * tiles * points * channels * ITEM / STREAM * ceil_div(outputs, GROUP)
+    direct = family.direct * (NARROW if outputs <= LANES else 1)
+    return cut.products / direct, transforms + tiles * points * weights / PRODUCTS
 
 
 @functools.lru_cache(maxsize=4096)
-def takes_winograd(source: Source, window: Window, outputs: int, algorithm: str, kept: bool = False) -> bool:
+def takes_winograd(cut: Cut, algorithm: str, kept: bool = False) -> bool:
     """Whether to take Winograd's convolution: by the shape alone, so that threads do not change the bits.
 
     ``algorithm`` is "auto", "direct" or "winograd"; see :func:`minidl.kernels.conv_algorithm`. ``kept``: transformed
     weights are kept from call to call.
     """
-    if not applies_winograd(source, window, outputs) or algorithm == "direct":
+    if algorithm == "direct" or not whole_panels():
         return False
-    direct, winograd = cycles(source, window, outputs, kept)
+    direct, winograd = cycles(cut, kept)
     return algorithm == "winograd" or winograd < 0.9 * direct
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_winograd(
-    source: Source, window: Window, outputs: int, threads: int, kept: bool = False
-) -> WinogradPlan:
+def plan_winograd(cut: Cut, threads: int, kept: bool = False) -> WinogradPlan:
     """Cut the tiles into blocks, and blocks and panels into parts, by the estimated time of the longest part."""
-    grid_of_tiles = tiles_of(source, window)
-    tiles = math.prod(grid_of_tiles)
+    family, tiles = cut.family, math.prod(cut.tiles)
+    channels, outputs = cut.read.channels, cut.written.channels
+    points = family.points**2
     shape = tile_shape(outputs, tiles)
     cols = shape.vectors * target().float_lanes
     panels = ceil_div(outputs, cols)
-    u_step = crowded(source.channels * cols)
-    large = panels * POINTS * u_step * source.itemsize > LARGE
+    u_step = odd_lines(channels * cols)
+    large = panels * MATRICES * u_step * ITEM > LARGE
 
     def longest(block: int, panel_parts: int) -> float:
         """Estimated cycles of the longest part."""
         chunk_parts = max(1, threads // panel_parts)
         blocks = ceil_div(ceil_div(tiles, block), chunk_parts)
         done, own = blocks * block, ceil_div(panels, panel_parts)
-        products = done * own * cols * POINTS * source.channels / PRODUCTS
-        u_bytes = own * u_step * POINTS * source.itemsize
+        products = done * own * cols * points * channels / PRODUCTS
+        u_bytes = own * u_step * MATRICES * ITEM
         weights = blocks * u_bytes / (STREAM if u_bytes > 2 * L2_BYTES else NEAR)
         if large or (blocks == 1 and not kept):
-            weights += blocks * own * cols * source.channels * WEIGHT
+            weights += blocks * own * cols * channels * WEIGHT
         elif not kept:
-            weights += panels * cols * source.channels * WEIGHT / threads
-        transforms = done * (INPUT * source.channels + OUTPUT_BACK * own * cols)
-        moved = block * POINTS * (source.channels + min(own * cols, GROUP)) * source.itemsize
+            weights += panels * cols * channels * WEIGHT / threads
+        transforms = done * (family.input_cost * channels + family.output_cost * own * cols)
+        moved = block * points * (channels + min(own * cols, GROUP)) * ITEM
         if panels == 1:  # sums take the place of inputs
-            moved = block * POINTS * max(source.channels, cols) * source.itemsize
+            moved = block * points * max(channels, cols) * ITEM
         transforms += 2 * moved * blocks / STREAM * min(1, moved / L2_BYTES)  # written and read again
         return products + weights + transforms
 
@@ -316,51 +324,37 @@ def plan_winograd(
     block, panel_parts = min(choices, key=lambda choice: longest(*choice))
     chunk_parts = min(max(1, threads // panel_parts), ceil_div(tiles, block))
     group = min(ceil_div(GROUP, cols), ceil_div(panels, panel_parts))
-    v, m = by_lanes(block, source.channels), by_lanes(block, group * cols)
+    v, m = by_lanes(block, channels), by_lanes(block, group * cols)
     if panels == 1:  # then sums take the place of what they were made of
-        v = m = by_lanes(block, max(source.channels, cols))
+        v = m = by_lanes(block, max(channels, cols))
     grid = Grid(
         block=block,
         group=group,
         u_step=u_step,
-        u_size=POINTS * u_step,
-        v_size=POINTS * v.step,
-        m_size=POINTS * m.step,
-        scratch=max(strip_elements(grid_of_tiles), SCRATCH),
+        u_size=MATRICES * u_step,
+        v_size=points * v.step,
+        m_size=points * m.step,
+        scratch=cut.scratch,
     )
     ready = not large and (kept or ceil_div(tiles, block) > chunk_parts)
-    return WinogradPlan(
-        grid,
-        grid_of_tiles,
-        *pictures_of(source, window, outputs),
-        v,
-        m,
-        winograd_kernel(shape.rows, shape.vectors),
-        cols,
-        panels,
-        chunk_parts * panel_parts,
-        panel_parts,
-        ready,
-    )
+    kernel = winograd_kernel(family, shape.rows, shape.vectors)
+    return WinogradPlan(grid, v, m, kernel, cols, panels, chunk_parts * panel_parts, panel_parts, ready)
 
 
 def prepare_winograd(
-    source: Source,
-    window: Window,
+    cut: Cut,
     weight: Array,
-    taps: tuple[int, ...],
     turned: bool,
     bias: Array | None,
     relu: bool,
     kept: dict[Any, Any] | None = None,
 ) -> Call:
-    """A convolution of 3x3 windows, stride 1, of which all is known but its images.
+    """A convolution of 3x3 windows of which all is known but its images.
 
     Args:
-        source, window: what is read by what; see :func:`takes_winograd`.
+        cut: what is read by what; see :func:`takes_winograd`.
         weight: float32 (O, C, 9), C-contiguous.
-        taps: which of the 9 weights belongs to each tap of the window.
-        turned: the outputs are C, as for the input gradient.
+        turned: the input gradient: the outputs are C, and the taps are read backwards.
         bias: one number for each output, or None.
         relu: end in max(y, 0).
         kept: a dictionary that stays with the weight as long as its values do.
@@ -369,42 +363,42 @@ def prepare_winograd(
         a function of the source, C-contiguous images; the output (images, rows, cols, outputs), C-contiguous; and the
         residual, added after the bias: C-contiguous, of the shape of the output; or None.
     """
-    outputs, dtype = weight.shape[1 if turned else 0], weight.dtype
-    plan = plan_winograd(source, window, outputs, get_num_threads(), kept is not None)
+    dtype = weight.dtype
+    plan = plan_winograd(cut, get_num_threads(), kept is not None)
     g = plan.grid
     row = bias_row(bias, plan.panels * plan.cols, dtype)
     floor = dtype.type(0 if relu else -np.inf)
-    # One array for all scratch, so that it is large enough to be aligned to vectors.
-    scratch_size = max(plan.parts * g.scratch, memory.SMALL)
 
     def make() -> Panels:
-        packed = pack(weight, taps, turned, plan.cols)
+        packed = pack(weight, tuple(range(9))[:: -1 if turned else 1], turned, plan.cols)
         if not plan.ready:
             return packed
-        u, scratch = memory.empty(plan.panels * g.u_size, dtype), memory.empty(scratch_size, dtype)
-        parts = min(plan.parts, plan.panels)
-        size = source.channels * plan.cols
-        launch(transform_weights, g, packed.array, plan.panels, size, scratch, u, parts=parts)
+        parts, size = min(plan.parts, plan.panels), plan.panels * g.u_size
+        (scratch,) = memory.workspace((parts * g.scratch,), dtype)
+        (u,) = memory.workspace((size,), dtype) if kept is None else (memory.empty(size, dtype),)
+        size = cut.read.channels * plan.cols
+        launch(weight_kernel(cut.family), g, packed.array, plan.panels, size, scratch, u, parts=parts)
         return Panels(u, packed.rows)
 
-    weights = kept_value(kept, ("winograd", plan.cols, plan.ready), make).array
+    weights = kept_value(kept, ("winograd", cut.family.name, plan.cols, plan.ready), make).array
 
     def run(images: Array, out: Array, residual: Array | None) -> None:
-        vs = memory.empty(plan.parts * g.v_size, dtype)
+        m_size = 0 if plan.panels == 1 else g.m_size
+        u_size = 0 if plan.ready else g.group * g.u_size
+        sizes = tuple(plan.parts * size for size in (g.v_size, m_size, u_size, g.scratch))
+        vs, ms, us, scratch = memory.workspace(sizes, dtype)
         launch(
             plan.kernel,
             g,
-            plan.tiles,
-            plan.read,
-            plan.written,
+            *cut[1:],
             plan.v,
             plan.m,
             images.reshape(-1),
             weights,
             vs,
-            vs if plan.panels == 1 else memory.empty(plan.parts * g.m_size, dtype),
-            memory.empty(0 if plan.ready else plan.parts * g.group * g.u_size, dtype),
-            memory.empty(scratch_size, dtype),
+            ms if ms.size else vs,
+            us,
+            scratch,
             row,
             (out if residual is None else residual).reshape(-1),
             residual is not None,

@@ -1,7 +1,7 @@
 """Blocks of tiles on their way between images and matrices: the transforms of Winograd's convolution at the edges.
 
-The 4x4 outputs of a convolution's tiles are numbered through all images, row by row. A run of tiles beside each
-other is a *strip*. Its columns are transformed first, each once, although neighbours share two of them::
+A convolution's tiles are numbered through all images, row by row. A run of tiles beside each other is a *strip*. Its
+columns are transformed first, each once, although neighbours share some of them; with tiles of 4x4 outputs, stride 1::
 
          tile t          tile t+1
     . x x x x x x x x x x x x x x x         6 rows of pixels -> 6 rows of transformed columns, in the L1 cache
@@ -19,16 +19,9 @@ from typing import Any, NamedTuple
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import LANES, address, at_least, fetch, fetch_far, load, splat, store, stream
 from minidl.kernels.cpu.lines import lines
-from minidl.kernels.cpu.plan import Source, Window, ceil_div
+from minidl.kernels.cpu.plan import ceil_div
 from minidl.kernels.cpu.runtime import share
-from minidl.kernels.cpu.winograd_tiles import (
-    OUTPUT,
-    TILE,
-    gradient_line,
-    input_line,
-    output_columns,
-    output_line,
-)
+from minidl.kernels.cpu.winograd_tiles import on_columns
 
 AHEAD = (
     64 << 10
@@ -36,7 +29,7 @@ AHEAD = (
 
 
 class Tiles(NamedTuple):
-    """The tiles of a convolution's output: ``down`` x ``across`` for each image."""
+    """The tiles of a convolution: ``down`` x ``across`` for each image."""
 
     images: int
     down: int
@@ -44,68 +37,57 @@ class Tiles(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """Images (N, height, width, channels), and how far a tile's pixels start above and left of its 4x4 outputs."""
+    """Images (N, height, width, channels), and which of their pixels belong to a tile."""
 
     height: int
     width: int
     channels: int
-    top: int
+    top: int  # how far the first tile's pixels start above and left of the image's
     left: int
+    size: int  # pixels of a tile in each direction
+    step: int  # pixels from a tile to the next
 
 
 class Layout(NamedTuple):
-    """Where the 36 values of a block's tiles lie, in elements."""
+    """Where the values of a block's tiles lie, in elements."""
 
     pitch: int  # from a tile to the next
     apart: int  # from 16 channels to the next 16
     step: int  # from a point to the next
 
 
-def tiles_of(source: Source, window: Window) -> Tiles:
-    return Tiles(source.images, ceil_div(window.rows, OUTPUT), ceil_div(window.cols, OUTPUT))
-
-
-def pictures_of(source: Source, window: Window, outputs: int) -> tuple[Picture, Picture]:
-    """The source and the output of a convolution."""
-    read = Picture(source.height, source.width, source.channels, window.pad_top, window.pad_left)
-    return read, Picture(window.rows, window.cols, outputs, 0, 0)
-
-
-def crowded(step: int) -> int:
-    """``step`` elements, and one cache line more where neighbours would compete for cache lines."""
-    return step + LANES if step % 512 == 0 else step
+def odd_lines(step: int) -> int:
+    """At least ``step`` elements, an odd number of cache lines: of a power of two of them only a few places in the L1
+    cache would be used by neighbours."""
+    return (ceil_div(step, LANES) | 1) * LANES
 
 
 def by_tile(tiles: int, channels: int) -> Layout:
-    """The layout (36, tiles, channels)."""
-    pitch = crowded(channels)
-    return Layout(pitch, LANES, crowded(tiles * pitch))
+    """The layout (points, tiles, channels)."""
+    pitch = odd_lines(channels)
+    return Layout(pitch, LANES, odd_lines(tiles * pitch))
 
 
 def by_lanes(tiles: int, channels: int) -> Layout:
-    """The layout (36, channels / 16, tiles, 16): the same channel of neighbouring tiles lies at constant distances."""
-    apart = crowded(tiles * LANES)
-    return Layout(LANES, apart, ceil_div(channels, LANES) * apart)
-
-
-def strip_elements(tiles: Tiles) -> int:
-    """Elements of the scratch memory that strips need."""
-    return TILE * (tiles.across * OUTPUT + TILE - OUTPUT) * LANES
+    """The layout (points, channels / 16, tiles, 16): the same channel of neighbouring tiles lies at constant
+    distances."""
+    apart = odd_lines(tiles * LANES)
+    return Layout(LANES, apart, odd_lines(ceil_div(channels, LANES) * apart))
 
 
 @jit(borrows=True)
-def tile_place(tiles: Tiles, tile: int) -> tuple[int, int, int]:
-    """Image, and row and column of the first output, of a tile."""
+def tile_place(tiles: Tiles, p: Picture, tile: int) -> tuple[int, int, int]:
+    """Image, and row and column of the first pixel, of a tile."""
     n = tile // (tiles.down * tiles.across)
     rest = tile - n * tiles.down * tiles.across
-    return n, rest // tiles.across * OUTPUT, rest % tiles.across * OUTPUT
+    return n, rest // tiles.across * p.step - p.top, rest % tiles.across * p.step - p.left
 
 
 @jit(borrows=True)
 def rows_end(tiles: Tiles, p: Picture, tile: int) -> int:
     """Element past the last row of pixels that a tile reads."""
-    n, top, _ = tile_place(tiles, tile)
-    return (n * p.height + min(max(top - p.top + TILE, 0), p.height)) * p.width * p.channels
+    n, top, _ = tile_place(tiles, p, tile)
+    return (n * p.height + min(max(top + p.size, 0), p.height)) * p.width * p.channels
 
 
 @jit(borrows=True)
@@ -128,18 +110,18 @@ def fetch_lines(a: Any, first: int, count: int, part: int, parts: int) -> None:
         fetch_far(address(a, first + line * LANES))
 
 
-def on_block(apply: Callable[..., Any], size: int) -> Any:
+def into_block(apply: Callable[..., Any], size: int, points: int) -> Any:
     """A function that transforms the pixels of a block of tiles, ``size`` x ``size`` for each tile.
 
     Args:
-        apply: from lines of ``size`` vectors to lines of 6.
+        apply: from lines of ``size`` vectors to lines of ``points``.
 
     Returns:
         transform_block(tiles, p, a, first, last, low, high, scratch, free, v, base, to): transform the channels
         low..high-1 of the tiles first..last-1 of the images a to v[base:], which is laid out as ``to`` says.
     """
     load_inside, load_line = lines(size).load_inside, lines(size).load
-    store_line, zeros = lines(TILE).store, lines(TILE).zeros
+    store_line, zeros = lines(points).store, lines(points).zeros
 
     @jit(variant=apply.__name__, borrows=True)
     def strip_columns(
@@ -179,27 +161,20 @@ def on_block(apply: Callable[..., Any], size: int) -> Any:
     ) -> None:
         tile = first
         while tile < last:
-            n, top, left = tile_place(tiles, tile)
-            count = min(last - tile, tiles.across - left // OUTPUT)
-            top, left = top - p.top, left - p.left
-            width = count * OUTPUT + size - OUTPUT
+            n, top, left = tile_place(tiles, p, tile)
+            count = min(last - tile, tiles.across - tile % tiles.across)
+            width = (count - 1) * p.step + size
             for c in range(low, high, LANES):
                 at = ((n * p.height + top) * p.width + left) * p.channels + c
                 strip_columns(p, a, at, top, left, width, scratch, free, c + LANES < high)
                 for t in range(count):
                     value = base + (tile + t - first) * to.pitch + (c - low) // LANES * to.apart
-                    for i in range(TILE):
-                        line = load_line(scratch, free + (i * width + t * OUTPUT) * LANES, LANES)
-                        store_line(v, value + i * TILE * to.step, to.step, apply(line))
+                    for i in range(points):
+                        line = load_line(scratch, free + (i * width + t * p.step) * LANES, LANES)
+                        store_line(v, value + i * points * to.step, to.step, apply(line))
             tile += count
 
     return transform_block
-
-
-transform_inputs = on_block(input_line, TILE)  # B' d B
-transform_gradients = on_block(gradient_line, OUTPUT)  # A gy A'
-
-_load_line = lines(TILE).load
 
 
 @jit(borrows=True)
@@ -217,47 +192,57 @@ def finish_pixel(
         store(out, at, y)
 
 
-@jit(borrows=True)
-def finish_block(
-    tiles: Tiles,
-    p: Picture,
-    m: Any,
-    base: int,
-    of: Layout,
-    first: int,
-    last: int,
-    low: int,
-    high: int,
-    scratch: Any,
-    free: int,
-    bias: Any,
-    residual: Any,
-    plus: bool,
-    floor: Any,
-    out: Any,
-    streams: bool,
-) -> None:
-    """Transform the sums m[base:] of the outputs low..high-1 back, add bias and, if ``plus``, residual, and store
-    the pixels, past the caches if ``streams``."""
-    lowest = splat(floor)
-    pixel = p.channels
-    for tile in range(first, last):
-        n, top, left = tile_place(tiles, tile)
-        height, across = min(OUTPUT, p.height - top), min(OUTPUT, p.width - left)
-        here = ((n * p.height + top) * p.width + left) * pixel
-        for c in range(low, high, LANES):
-            sums = base + (tile - first) * of.pitch + (c - low) // LANES * of.apart
-            output_columns(m, sums, TILE * of.step, of.step, TILE, scratch, free, TILE * LANES)
-            shift = load(bias, c)
-            at = here + c
-            for i in range(height):
-                line = _load_line(scratch, free + i * TILE * LANES, LANES)
-                y0, y1, y2, y3 = output_line(line)
-                finish_pixel(y0, shift, residual, plus, lowest, out, at, streams)
-                if across > 1:
-                    finish_pixel(y1, shift, residual, plus, lowest, out, at + pixel, streams)
-                if across > 2:
-                    finish_pixel(y2, shift, residual, plus, lowest, out, at + 2 * pixel, streams)
-                if across > 3:
-                    finish_pixel(y3, shift, residual, plus, lowest, out, at + 3 * pixel, streams)
-                at += p.width * pixel
+def out_of_block(apply: Callable[..., Any], points: int, size: int) -> Any:
+    """A function that transforms the sums of a block of tiles back to pixels, ``size`` x ``size`` for each tile.
+
+    Args:
+        apply: from lines of ``points`` vectors to lines of ``size``.
+
+    Returns:
+        finish_block(tiles, p, m, base, of, first, last, low, high, scratch, free, bias, residual, plus, floor, out,
+        streams): transform the sums m[base:] of the outputs low..high-1 back, add bias and, if ``plus``, residual,
+        and store the pixels that lie inside the image, past the caches if ``streams``.
+    """
+    columns = on_columns(apply, points, size)
+    load_line, store_line = lines(points).load, lines(size).store
+
+    @jit(variant=apply.__name__, borrows=True)
+    def finish_block(
+        tiles: Tiles,
+        p: Picture,
+        m: Any,
+        base: int,
+        of: Layout,
+        first: int,
+        last: int,
+        low: int,
+        high: int,
+        scratch: Any,
+        free: int,
+        bias: Any,
+        residual: Any,
+        plus: bool,
+        floor: Any,
+        out: Any,
+        streams: bool,
+    ) -> None:
+        lowest = splat(floor)
+        pixel, room = p.channels, free + size * points * LANES
+        for tile in range(first, last):
+            n, top, left = tile_place(tiles, p, tile)
+            row_first, row_last = max(-top, 0), min(size, p.height - top)
+            col_first, col_last = max(-left, 0), min(size, p.width - left)
+            here = ((n * p.height + top) * p.width + left) * pixel
+            for c in range(low, high, LANES):
+                sums = base + (tile - first) * of.pitch + (c - low) // LANES * of.apart
+                columns(m, sums, points * of.step, of.step, points, scratch, free, points * LANES)
+                shift = load(bias, c)
+                for i in range(row_first, row_last):
+                    line = load_line(scratch, free + i * points * LANES, LANES)
+                    store_line(scratch, room, LANES, apply(line))
+                    at = here + c + i * p.width * pixel
+                    for j in range(col_first, col_last):
+                        y = load(scratch, room + j * LANES)
+                        finish_pixel(y, shift, residual, plus, lowest, out, at + j * pixel, streams)
+
+    return finish_block

@@ -29,10 +29,8 @@ from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import LANES, fma, splat
 from minidl.kernels.cpu.lines import lines
 
-OUTPUT = 4  # outputs of a tile in each direction
-TILE = 6  # inputs of a tile in each direction, and points
-POINTS = TILE * TILE
-SCRATCH = POINTS * LANES  # elements that transforming a tile of 16 channels needs beside it
+OUTPUT = 4  # outputs of a line
+TILE = 6  # inputs of a line, and points
 
 P, Q = 5 / 8, 3 / 2
 _one = np.float32  # constants of the compiled functions must be float32 like their vectors
@@ -155,8 +153,3 @@ def on_tile(apply: Callable[..., Any], length: int, results: int) -> Any:
             store_line(out, to + i * results * step, step, apply(line))
 
     return tile
-
-
-transform_weight = on_tile(weight_line, 3, TILE)  # G g G'
-weight_gradient_back = on_tile(weight_gradient_line, TILE, 3)  # G' m G
-output_columns = on_columns(output_line, TILE, OUTPUT)  # A' m

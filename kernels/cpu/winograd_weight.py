@@ -1,13 +1,14 @@
-"""The weight gradient of 3x3 convolutions of stride 1 by Winograd's algorithm.
+"""The weight gradient of 3x3 convolutions by Winograd's algorithm.
 
 With the transforms of winograd_tiles.py, for each of the 36 points a matrix product that sums over tiles::
 
     m[point, c, o] = sum over tiles of  v[point, tile, c] * s[point, tile, o]
                      v: transformed inputs, s: transformed output gradients
 
-and m, transformed back, is the gradient of the 9 taps. The tiles are dealt to a number of *slices* that depends
-on the shape alone; the slices' gradients are added in order, so that threads do not change the bits. Loops, from
-the outside in::
+and m, transformed back, is the gradient of the 9 taps. With stride 2 (winograd_strided.py) there are 81 points, and
+those of one weight are summed up together, so that m has 36 values there too. The tiles are dealt to a number of
+*slices* that depends on the shape alone; the slices' gradients are added in order, so that threads do not change the
+bits. Loops, from the outside in::
 
     slice of the tiles
       block of tiles
@@ -30,26 +31,14 @@ from typing import Any, NamedTuple
 from minidl.kernels import get_num_threads
 from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.lanes import LANES
-from minidl.kernels.cpu.plan import Source, TileShape, Window, ceil_div, even_split
+from minidl.kernels.cpu.plan import TileShape, ceil_div, even_split
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
 from minidl.kernels.cpu.weight_grad import share_out
 from minidl.kernels.cpu.weights import collect_weight, output_places
-from minidl.kernels.cpu.winograd import INPUT, OUTPUT_BACK, PRODUCTS, applies_winograd, whole_panels
-from minidl.kernels.cpu.winograd_blocks import (
-    Layout,
-    Picture,
-    Tiles,
-    by_tile,
-    fetch_lines,
-    pictures_of,
-    rows_ahead,
-    strip_elements,
-    tiles_of,
-    transform_gradients,
-    transform_inputs,
-)
-from minidl.kernels.cpu.winograd_tiles import POINTS, SCRATCH, TILE, weight_gradient_back
+from minidl.kernels.cpu.winograd import ITEM, PRODUCTS, whole_panels
+from minidl.kernels.cpu.winograd_blocks import Layout, Picture, Tiles, by_tile, fetch_lines, rows_ahead
+from minidl.kernels.cpu.winograd_family import LINE, MATRICES, SIDE_BY_SIDE, Cut, Family
 from minidl.kernels.reference.checks import Array
 
 SLICE_BYTES = 4 << 20  # of transformed inputs and output gradients of a slice
@@ -72,7 +61,7 @@ class GradientGrid(NamedTuple):
 
 
 @functools.cache
-def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
+def winograd_weight_kernel(family: Family, rows: int, vectors: int) -> Kernel:
     """Winograd's weight gradient with a register tile of ``rows`` channels x ``vectors`` registers of outputs.
 
     Arguments of the kernel: the grid, the tiles, the source and the output gradient; layouts of v, s and m; the flat
@@ -81,8 +70,10 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
     """
     tile = simd.tile("float32", rows, vectors)
     zero, fma, put, add, cols = tile.zero, tile.fma, tile.store, tile.add, tile.cols
+    points, weight_gradient_back = family.points, family.weight_gradient_back
+    transform_inputs, transform_gradients = family.transform_inputs, family.transform_gradients
 
-    @kernel(variant=tile.name, borrows=True)
+    @kernel(variant=f"{family.name} {tile.name}", borrows=True)
     def winograd_weight(
         g: GradientGrid,
         tiles: Tiles,
@@ -121,21 +112,30 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
                     width = min(BLOCK, high - o)
                     for c in range(0, read.channels, BLOCK):
                         height = min(BLOCK, read.channels - c)
-                        for point in range(POINTS):
+                        for matrix in range(MATRICES):
                             if o == low and c == 0:  # meanwhile the pixels of the next block come
-                                fetch_lines(source, x_rows, x_size, point, POINTS)
-                                fetch_lines(gy, y_rows, y_size, point, POINTS)
+                                fetch_lines(source, x_rows, x_size, matrix, MATRICES)
+                                fetch_lines(gy, y_rows, y_size, matrix, MATRICES)
+                            row, col = (
+                                matrix // LINE,
+                                matrix % LINE,
+                            )  # the last of a line takes all further points
+                            row_last = points if row == LINE - 1 else row + 1
+                            col_last = points if col == LINE - 1 else col + 1
                             for x in range(0, width, cols):
                                 for y in range(0, height, rows):
                                     i = min(
                                         y, height - rows
                                     )  # a last tile repeats rows rather than end early
-                                    a = v_base + point * vl.step + c + i
-                                    b = s_base + point * sl.step + o - low + x
-                                    home = m_base + point * ml.step + i * ml.pitch + x
+                                    home = m_base + matrix * ml.step + i * ml.pitch + x
                                     acc = zero()
-                                    for t in range(last - first):
-                                        acc = fma(acc, vs, a + t * vl.pitch, 1, ss, b + t * sl.pitch)
+                                    for p in range(row, row_last):
+                                        for q in range(col, col_last):
+                                            point = p * points + q
+                                            a = v_base + point * vl.step + c + i
+                                            b = s_base + point * sl.step + o - low + x
+                                            for t in range(last - first):
+                                                acc = fma(acc, vs, a + t * vl.pitch, 1, ss, b + t * sl.pitch)
                                     if first > start:
                                         acc = add(acc, ms, home, ml.pitch)
                                     put(acc, ms, home, ml.pitch)
@@ -149,7 +149,7 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
                                 at = m_base + i * ml.pitch + x
                                 step = read.channels * cols
                                 weight_gradient_back(
-                                    ms, at, TILE * ml.step, ml.step, scratch, free, partial, to, step
+                                    ms, at, LINE * ml.step, ml.step, scratch, free, partial, to, step
                                 )
 
     return winograd_weight
@@ -157,9 +157,6 @@ def winograd_weight_kernel(rows: int, vectors: int) -> Kernel:
 
 class WinogradWeightPlan(NamedTuple):
     grid: GradientGrid
-    tiles: Tiles
-    read: Picture
-    given: Picture
     v: Layout
     s: Layout
     m: Layout
@@ -169,37 +166,45 @@ class WinogradWeightPlan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def takes_winograd_weight(source: Source, window: Window, outputs: int, algorithm: str) -> bool:
-    """Whether to take Winograd's weight gradient; see :func:`winograd.takes_winograd`."""
-    if not applies_winograd(source, window, outputs) or algorithm == "direct":
+def takes_winograd_weight(cut: Cut, algorithm: str) -> bool:
+    """Whether to take Winograd's weight gradient; see :func:`winograd.takes_winograd`.
+
+    Of stride 2 only where it is asked for: it transforms 81 values of each tile's inputs and as many of its output
+    gradients, which takes the time that its products save.
+    """
+    if (
+        algorithm == "direct"
+        or not whole_panels()
+        or (algorithm == "auto" and cut.family is not SIDE_BY_SIDE)
+    ):
         return False
-    tiles = math.prod(tiles_of(source, window))
-    weights = source.channels * outputs
-    direct = source.images * window.rows * window.cols * 9 * weights / PRODUCTS
-    back = BACK * count_slices(tiles, source, outputs) * weights
-    winograd = tiles * (INPUT * source.channels + OUTPUT_BACK * outputs) + back
-    winograd += tiles * POINTS * weights / PRODUCTS
-    return algorithm == "winograd" or winograd < 0.9 * direct
+    family, tiles = cut.family, math.prod(cut.tiles)
+    channels, outputs = cut.read.channels, cut.written.channels
+    back = BACK * count_slices(cut) * channels * outputs
+    winograd = tiles * (family.input_cost * channels + family.output_cost * outputs) + back
+    winograd += tiles * family.points**2 * channels * outputs / PRODUCTS
+    return algorithm == "winograd" or winograd < 0.9 * cut.products / family.direct
 
 
 BACK = 15.0  # cycles of transforming one weight back and adding it to those of the other slices
 
 
-def count_slices(tiles: int, source: Source, outputs: int) -> int:
+def count_slices(cut: Cut) -> int:
     """How many slices the tiles are dealt to: a power of two, by the shape alone."""
-    per_tile = POINTS * source.itemsize * (source.channels + outputs)
-    wanted = tiles / max(SLICE_TILES, SLICE_BYTES / per_tile)
+    per_tile = cut.family.points**2 * ITEM * (cut.read.channels + cut.written.channels)
+    wanted = math.prod(cut.tiles) / max(SLICE_TILES, SLICE_BYTES / per_tile)
     slices = 1
     while slices < min(wanted, MOST_SLICES):
         slices *= 2
     return slices
 
 
-def count_block(tiles: int, channels: int, outputs: int) -> int:
+def count_block(cut: Cut, tiles: int) -> int:
     """How many of a slice's tiles to transform at once: all, or as many as stay in the L2 cache beside their sums."""
-    if max(channels, outputs) > BLOCK or POINTS * 4 * channels * outputs > SUM_BYTES:
+    channels, outputs = cut.read.channels, cut.written.channels
+    if max(channels, outputs) > BLOCK or MATRICES * ITEM * channels * outputs > SUM_BYTES:
         return tiles
-    return even_split(tiles, OPERAND_BYTES // (POINTS * 4 * (channels + outputs)))
+    return even_split(tiles, OPERAND_BYTES // (cut.family.points**2 * ITEM * (channels + outputs)))
 
 
 def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
@@ -219,13 +224,13 @@ def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_winograd_weight(source: Source, window: Window, outputs: int) -> WinogradWeightPlan:
+def plan_winograd_weight(cut: Cut) -> WinogradWeightPlan:
     """Choose slices and register tile by the shape alone, never by the number of threads."""
-    channels = source.channels
-    tiles = tiles_of(source, window)
-    slices = count_slices(math.prod(tiles), source, outputs)
-    longest = ceil_div(math.prod(tiles), slices)
-    block = count_block(longest, channels, outputs)
+    channels, outputs = cut.read.channels, cut.written.channels
+    tiles, points = math.prod(cut.tiles), cut.family.points**2
+    slices = count_slices(cut)
+    longest = ceil_div(tiles, slices)
+    block = count_block(cut, longest)
     shape = weight_tile_shape(channels, outputs, again=block < longest)
     cols = shape.vectors * target().float_lanes
     panels = ceil_div(outputs, cols)
@@ -234,55 +239,50 @@ def plan_winograd_weight(source: Source, window: Window, outputs: int) -> Winogr
     grid = GradientGrid(
         slices=slices,
         block=block,
-        v_size=POINTS * v.step,
-        s_size=POINTS * s.step,
-        m_size=POINTS * m.step,
-        scratch=max(strip_elements(tiles), SCRATCH),
+        v_size=points * v.step,
+        s_size=points * s.step,
+        m_size=MATRICES * m.step,
+        scratch=cut.scratch,
     )
-    kernel = winograd_weight_kernel(shape.rows, shape.vectors)
-    return WinogradWeightPlan(
-        grid, tiles, *pictures_of(source, window, outputs), v, s, m, kernel, cols, panels
-    )
+    kernel = winograd_weight_kernel(cut.family, shape.rows, shape.vectors)
+    return WinogradWeightPlan(grid, v, s, m, kernel, cols, panels)
 
 
-def winograd_weight_gradient(
-    source_array: Array, source: Source, window: Window, gy: Array, out: Array
-) -> None:
-    """Compute the weight gradient of one convolution of 3x3 windows, stride 1.
+def winograd_weight_gradient(images: Array, cut: Cut, gy: Array, out: Array) -> None:
+    """Compute the weight gradient of one convolution of 3x3 windows.
 
     Args:
-        source_array: float32 images (N, H, W, C), C-contiguous.
-        source, window: what is read by what; see :func:`takes_winograd_weight`.
+        images: float32 images (N, H, W, C), C-contiguous.
+        cut: the forward convolution; see :func:`takes_winograd_weight`.
         gy: float32 output gradient (N, OH, OW, O), C-contiguous.
         out: (O, C, 9), C-contiguous.
     """
-    outputs, dtype = out.shape[0], out.dtype
-    plan = plan_winograd_weight(source, window, outputs)
+    (outputs, channels, _), dtype = out.shape, out.dtype
+    plan = plan_winograd_weight(cut)
     g = plan.grid
     slice_parts, panel_parts, _ = share_out(get_num_threads(), g.slices, plan.panels, 1)
     parts = slice_parts * panel_parts
-    panel_size = 9 * source.channels * plan.cols
-    partial = memory.empty(g.slices * plan.panels * panel_size, dtype)
+    panel_size = 9 * channels * plan.cols
+    sizes = [parts * size for size in (g.v_size, g.s_size, g.m_size, g.scratch)]
+    vs, ss, ms, scratch, partial = memory.workspace((*sizes, g.slices * plan.panels * panel_size), dtype)
     launch(
         plan.kernel,
         g,
-        plan.tiles,
-        plan.read,
-        plan.given,
+        *cut[1:],
         plan.v,
         plan.s,
         plan.m,
-        source_array.reshape(-1),
+        images.reshape(-1),
         gy.reshape(-1),
-        memory.empty(parts * g.v_size, dtype),
-        memory.empty(parts * g.s_size, dtype),
-        memory.empty(parts * g.m_size, dtype),
-        memory.empty(max(parts * g.scratch, memory.SMALL), dtype),
+        vs,
+        ss,
+        ms,
+        scratch,
         partial,
         slice_parts,
         parts=parts,
     )
-    places = output_places(tuple(range(9)), 9, source.channels, plan.cols)
+    places = output_places(tuple(range(9)), 9, channels, plan.cols)
     launch(
         collect_weight("float32"),
         partial,

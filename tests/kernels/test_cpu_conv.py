@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, gather, group_weight, memory, plan, runtime, weight_grad
+from minidl.kernels.cpu import (
+    CPUBackend,
+    gather,
+    group_weight,
+    input_grad,
+    memory,
+    plan,
+    runtime,
+    weight_grad,
+)
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near, conv
@@ -184,7 +193,7 @@ def test_results_have_the_same_bits_for_any_split(monkeypatch: pytest.MonkeyPatc
 
     for module in (gather, weight_grad, group_weight):
         monkeypatch.setattr(module, "SMALL", 0)
-    for module in (conv_module, weight_grad, group_weight):
+    for module in (conv_module, input_grad, weight_grad, group_weight):
         monkeypatch.setattr(module, "get_num_threads", lambda: runtime.get_num_threads())
     gather.plan_gather.cache_clear()
     weight_grad.plan_weight.cache_clear()

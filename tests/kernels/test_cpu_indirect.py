@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, conv, indirect
+from minidl.kernels.cpu import CPUBackend, conv, indirect, input_grad
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array
 
@@ -34,7 +35,7 @@ CASES = {
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Every convolution goes by addresses, whatever the machine's tiles; one entry for each."""
     calls: list[int] = []
 
@@ -42,9 +43,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(1)
         indirect.indirect(*arguments)
 
-    monkeypatch.setattr(conv, "indirect", count)
-    monkeypatch.setattr(conv, "takes_indirect", lambda *arguments: True)
-    return calls
+    for module in (conv, input_grad):
+        monkeypatch.setattr(module, "indirect", count)
+        monkeypatch.setattr(module, "takes_indirect", lambda *arguments: True)
+    with kernels.conv_algorithm("direct"):
+        yield calls
 
 
 def operands(name: str, dtype: str) -> tuple[Array, Array, Array, Array, tuple[Any, ...]]:

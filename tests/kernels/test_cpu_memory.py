@@ -18,7 +18,7 @@ LARGE = 1 << 20
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> memory._Pool:
     """A pool of our own, so that other tests' arrays do not count."""
-    own = memory._Pool(limit=64 << 20)
+    own = memory._Pool(64 << 20, memory._size_class, memory.ALIGNMENT)
     monkeypatch.setattr(memory, "_pool", own)
     return own
 
@@ -178,3 +178,34 @@ def test_the_package_shows_the_pools_figures(pool: memory._Pool) -> None:
     del a
     kernels.empty_cache()
     assert kernels.memory_stats()["cached"] == 0
+
+
+def test_workspaces_of_all_sizes_take_turns_in_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = memory._Pool(64 << 20, memory._work_class, memory.HUGE_PAGE)
+    monkeypatch.setattr(memory, "_workspaces", own)
+    addresses = set()
+    for sizes in ((5, 0, 1000), (300_000,), (7, 7, 7)):
+        vectors = memory.workspace(sizes, np.float32)
+        assert [v.size for v in vectors] == list(sizes) and all(v.flags.writeable for v in vectors)
+        assert all(v.ctypes.data % memory.ALIGNMENT == 0 for v in vectors)
+        for number, vector in enumerate(vectors):
+            vector.fill(number)
+        assert all((vector == number).all() for number, vector in enumerate(vectors))
+        addresses.add(vectors[0].ctypes.data)
+        del vector, vectors
+    assert len(addresses) == 1 and own.stats()["misses"] == 1
+    assert next(iter(addresses)) % memory.HUGE_PAGE == 0
+
+
+def test_workspaces_in_use_at_once_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_workspaces", memory._Pool(64 << 20, memory._work_class, memory.HUGE_PAGE))
+    before = memory.memory_stats()["in_use"]
+    (a,), (b,) = memory.workspace((1000,), np.float32), memory.workspace((1000,), np.float64)
+    a.fill(1)
+    b.fill(2)
+    assert (a == 1).all() and memory.memory_stats()["in_use"] - before == 2 * memory.WORKSPACE
+    (large,) = memory.workspace((memory.WORKSPACE,), np.float64)
+    assert memory.memory_stats()["in_use"] - before == 10 * memory.WORKSPACE
+    del a, b, large
+    memory.empty_cache()
+    assert memory._workspaces.stats()["cached"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, conv
+from minidl.kernels.cpu import CPUBackend, input_grad
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array
 from tests.kernels.threads import assert_same_for_any_split
@@ -33,13 +33,13 @@ CASES = {
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each call of the kernel under test; it is taken whatever the width of this machine's vectors."""
     calls: list[int] = []
-    run = conv.phase_columns
+    run = input_grad.phase_columns
 
     def count(*arguments: Any) -> None:
         calls.append(1)
         run(*arguments)
 
-    monkeypatch.setattr(conv, "phase_columns", count)
+    monkeypatch.setattr(input_grad, "phase_columns", count)
     return calls
 
 
@@ -64,8 +64,8 @@ def test_the_gradient_equals_the_reference_in_float64(name: str, dtype: str, cou
     np.testing.assert_allclose(gx, expected, rtol=0, atol=tolerance)
     gx = CPU.conv2d_input_grad(gy, w, *place, bias=bias, residual=x, relu=True)
     np.testing.assert_allclose(gx, np.maximum(expected + bias + x, 0), rtol=0, atol=tolerance)
-    if dtype == "float32" and conv.takes_phase_columns(
-        conv.gradient_phases(place[0], w.shape[1:3], *place[1:4]), place[1], x.shape[3], 4
+    if dtype == "float32" and input_grad.takes_phase_columns(
+        input_grad.gradient_phases(place[0], w.shape[1:3], *place[1:4]), place[1], x.shape[3], 4
     ):
         assert len(counted) == 2
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import CPUBackend, runtime, winograd, winograd_blocks, winograd_tiles, winograd_weight
+from minidl.kernels.cpu import CPUBackend, input_grad, runtime, winograd, winograd_weight
 from minidl.kernels.cpu import conv as conv_module
 from minidl.kernels.cpu.conv import forward_of
+from minidl.kernels.cpu.winograd_family import cut_forward
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near, conv
 from tests.kernels.threads import assert_same_for_any_split
@@ -29,6 +30,17 @@ SHAPES = {
     "many channels": conv((2, 6, 5, 512), (80, 3, 3, 512), pad=1),
     "many outputs": conv((2, 6, 5, 32), (208, 3, 3, 32), pad=1),
     "many blocks": conv((9, 17, 18, 16), (16, 3, 3, 16), pad=1),
+    "strided: whole tiles": conv((2, 16, 8, 16), (32, 3, 3, 16), stride=(2, 2), pad=1),
+    "strided: rows of seven": conv((3, 14, 14, 48), (64, 3, 3, 48), stride=(2, 2), pad=1),
+    "strided: no padding": conv((2, 9, 19, 32), (16, 3, 3, 32), stride=(2, 2)),
+    "strided: last row and column unread": conv((1, 10, 18, 16), (32, 3, 3, 16), stride=(2, 2)),
+    "strided: one output pixel": conv((1, 3, 3, 16), (16, 3, 3, 16), stride=(2, 2)),
+    "strided: one pixel": conv((2, 1, 1, 16), (16, 3, 3, 16), stride=(2, 2), pad=1),
+    "strided: uneven padding": conv((1, 13, 6, 32), (48, 3, 3, 32), stride=(2, 2), pad=((2, 0), (1, 2))),
+    "strided: more padding": conv((1, 5, 6, 16), (16, 3, 3, 16), stride=(2, 2), pad=((4, 3), (5, 4))),
+    "strided: many channels": conv((2, 6, 5, 512), (80, 3, 3, 512), stride=(2, 2), pad=1),
+    "strided: many outputs": conv((2, 6, 5, 32), (208, 3, 3, 32), stride=(2, 2), pad=1),
+    "strided: many blocks": conv((9, 33, 34, 16), (16, 3, 3, 16), stride=(2, 2), pad=1),
 }
 
 
@@ -62,58 +74,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of Winograd's functions, as they are called."""
     made: list[str] = []
 
-    def count(name: str, real: Any) -> None:
+    def count(module: Any, real: Any) -> None:
         def counted(*args: Any) -> Any:
-            made.append(name)
+            made.append(real.__name__)
             return real(*args)
 
-        monkeypatch.setattr(conv_module, name, counted)
+        monkeypatch.setattr(module, real.__name__, counted)
 
-    count("prepare_winograd", winograd.prepare_winograd)
-    count("winograd_weight_gradient", winograd_weight.winograd_weight_gradient)
+    for module in (conv_module, input_grad):
+        count(module, winograd.prepare_winograd)
+    count(conv_module, winograd_weight.winograd_weight_gradient)
     return made
-
-
-def test_the_matrices_give_the_convolution_of_a_line() -> None:
-    b_t, g, a_t = winograd_tiles.matrices()
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        d, w = rng.integers(-9, 9, 6), rng.integers(-9, 9, 3)
-        np.testing.assert_allclose(a_t @ ((g @ w) * (b_t @ d)), np.correlate(d, w, "valid"), atol=1e-12)
-
-
-def test_the_input_and_output_matrices_are_exact_in_float32() -> None:
-    b_t, _, a_t = winograd_tiles.matrices()
-    for matrix in (b_t, a_t):
-        np.testing.assert_array_equal(matrix.astype(np.float32), matrix)
-
-
-def test_the_transforms_apply_their_matrices() -> None:
-    b_t, g, a_t = winograd_tiles.matrices()
-    rng = np.random.default_rng(1)
-    lanes = winograd_tiles.LANES
-    scratch = np.zeros(winograd_tiles.SCRATCH, np.float32)
-    d = rng.normal(size=(6, 6, lanes)).astype(np.float32)
-    v = np.zeros((6, 6, lanes), np.float32)
-    image = winograd_blocks.Picture(6, 6, lanes, 0, 0)
-    one, packed = winograd_blocks.Tiles(1, 1, 1), winograd_blocks.by_lanes(1, lanes)
-    room = (scratch, 0, v.reshape(-1), 0, packed)
-    winograd_blocks.transform_inputs(one, image, d.reshape(-1), 0, 1, 0, lanes, *room)
-    np.testing.assert_allclose(v, np.einsum("ik,klc,jl->ijc", b_t, d, b_t), atol=1e-5)
-    w = rng.normal(size=(3, 3, lanes)).astype(np.float32)
-    winograd_tiles.transform_weight(w.reshape(-1), 0, 3 * lanes, lanes, scratch, 0, v.reshape(-1), 0, lanes)
-    np.testing.assert_allclose(v, np.einsum("ik,klc,jl->ijc", g, w, g), atol=1e-5)
-    y = np.zeros((4, 4, lanes), np.float32)
-    pixels = winograd_blocks.Picture(4, 4, lanes, 0, 0)
-    rest = (np.zeros(lanes, np.float32), y.reshape(-1), False, np.float32(-np.inf), y.reshape(-1), False)
-    winograd_blocks.finish_block(one, pixels, d.reshape(-1), 0, packed, 0, 1, 0, lanes, scratch, 0, *rest)
-    np.testing.assert_allclose(y, np.einsum("ik,klc,jl->ijc", a_t, d, a_t), atol=2e-5)
-    winograd_blocks.transform_gradients(one, pixels, y.reshape(-1), 0, 1, 0, lanes, *room)
-    np.testing.assert_allclose(v, np.einsum("ki,klc,lj->ijc", a_t, y, a_t), rtol=1e-4, atol=1e-3)
-    winograd_tiles.weight_gradient_back(
-        d.reshape(-1), 0, 6 * lanes, lanes, scratch, 0, w.reshape(-1), 0, lanes
-    )
-    np.testing.assert_allclose(w, np.einsum("ki,klc,lj->ijc", g, d, g), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -149,17 +120,30 @@ def test_the_weight_gradient_equals_the_reference(name: str, calls: list[str]) -
     assert calls == ["winograd_weight_gradient"] and gw.transpose(0, 3, 1, 2).flags.c_contiguous
 
 
-def test_the_error_is_at_most_a_few_times_that_of_the_definition() -> None:
-    (x, w, _, _, _), options = operands(conv((4, 16, 16, 128), (64, 3, 3, 128), pad=1))
-    exact = REFERENCE.conv2d(*double(x, w), None, *options)
-    fast = CPU.conv2d(x, w, None, *options) - exact
+@pytest.mark.parametrize(("stride", "worse", "largest"), [(1, 5, 4e-6), (2, 3, 2e-6)])
+def test_the_error_is_at_most_a_few_times_that_of_the_definition(
+    stride: int, worse: float, largest: float
+) -> None:
+    size = 16 * stride
+    case = conv((4, size, size, 128), (64, 3, 3, 128), stride=(stride, stride), pad=1)
+    (x, w, _, _, gy), options = operands(case)
+
+    def both() -> list[Array]:
+        gradient = CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
+        return [CPU.conv2d(x, w, None, *options), gradient]
+
+    wide = double(x, w, gy)
+    exact = [REFERENCE.conv2d(*wide[:2], None, *options)]
+    exact.append(REFERENCE.conv2d_input_grad(wide[2], wide[1], x.shape[1:3], *options))
+    fast = both()
     with kernels.conv_algorithm("direct"):
-        plain = CPU.conv2d(x, w, None, *options) - exact
-    assert np.sqrt((fast**2).mean()) < 5 * np.sqrt((plain**2).mean())
-    assert np.abs(fast).max() < 4e-6 * np.abs(exact).max()
+        plain = both()
+    for a, b, e in zip(fast, plain, exact, strict=True):
+        assert np.sqrt(((a - e) ** 2).mean()) < worse * np.sqrt(((b - e) ** 2).mean())
+        assert np.abs(a - e).max() < largest * np.abs(e).max()
 
 
-@pytest.mark.parametrize("name", ["rows of seven", "many blocks", "many outputs"])
+@pytest.mark.parametrize("name", ["rows of seven", "many blocks", "strided: many blocks", "many outputs"])
 def test_results_have_the_same_bits_for_any_split(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (x, w, bias, _, gy), options = operands(SHAPES[name])
 
@@ -170,17 +154,18 @@ def test_results_have_the_same_bits_for_any_split(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(winograd_weight, "SLICE_TILES", 8)
     monkeypatch.setattr(winograd_weight, "SLICE_BYTES", 1)
     winograd_weight.plan_winograd_weight.cache_clear()
-    for module in (conv_module, winograd, winograd_weight):
+    for module in (conv_module, input_grad, winograd, winograd_weight):
         monkeypatch.setattr(module, "get_num_threads", lambda: runtime.get_num_threads())
     assert_same_for_any_split(monkeypatch, run)
     assert_near(run()[2], REFERENCE.conv2d_weight_grad(*double(gy, x), (3, 3), *options), ACCURACY, "float32")
     winograd_weight.plan_winograd_weight.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["many blocks", "strided: many blocks"])
 def test_weights_transformed_before_or_in_the_kernel_give_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    (x, w, bias, _, _), options = operands(SHAPES["many blocks"])
+    (x, w, bias, _, _), options = operands(SHAPES[name])
     results = []
     for large in (0, 1 << 40):
         monkeypatch.setattr(winograd, "LARGE", large)
@@ -190,14 +175,25 @@ def test_weights_transformed_before_or_in_the_kernel_give_the_same_bits(
     np.testing.assert_array_equal(*results)
 
 
-def test_kept_weights_give_the_same_bits_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    (x, w, bias, _, _), options = operands(SHAPES["many blocks"])
+@pytest.mark.parametrize("name", ["many blocks", "strided: many blocks"])
+def test_kept_weights_give_the_same_bits_and_are_made_once(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (x, w, bias, _, _), options = operands(SHAPES[name])
     expected = CPU.conv2d(x, w, bias, *options)
     kept: dict[Any, Any] = {}
     np.testing.assert_array_equal(CPU.conv2d(x, w, bias, *options, kept=kept), expected)
     monkeypatch.setattr(winograd, "pack", None)
     np.testing.assert_array_equal(CPU.conv2d(x, w, bias, *options, kept=kept), expected)
     assert len(kept) == 2, "the transformed weights, and the call that reads them"
+
+
+def test_a_nan_stays_in_the_tile_of_an_input_gradient() -> None:
+    (x, w, _, _, gy), options = operands(SHAPES["strided: rows of seven"])
+    gy[1, 5, 5, 3] = np.nan
+    gx = CPU.conv2d_input_grad(gy, w, x.shape[1:3], *options)
+    assert np.isnan(gx[1, 9:12, 9:12]).all()
+    assert not np.isnan(gx[0]).any() and not np.isnan(gx[1, :8, :8]).any()
 
 
 def test_a_nan_stays_in_its_tile() -> None:
@@ -212,6 +208,8 @@ OTHERS = {
     "other windows": conv((2, 9, 9, 16), (16, 5, 5, 16), pad=2),
     "strides": conv((2, 9, 9, 16), (16, 3, 3, 16), stride=(2, 1), pad=1),
     "dilations": conv((2, 9, 9, 16), (16, 3, 3, 16), pad=1, dilation=(1, 2)),
+    "larger strides": conv((2, 9, 9, 16), (16, 3, 3, 16), stride=(3, 3), pad=1),
+    "strides of other windows": conv((2, 9, 9, 16), (16, 5, 5, 16), stride=(2, 2), pad=2),
     "strides and dilations alike": conv((2, 9, 9, 16), (16, 3, 3, 16), stride=(2, 2), pad=2, dilation=(2, 2)),
     "groups": conv((2, 9, 9, 32), (32, 3, 3, 16), pad=1, groups=2),
     "depthwise": conv((2, 9, 9, 32), (32, 3, 3, 1), pad=1, groups=32),
@@ -249,15 +247,28 @@ def test_direct_is_direct(calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "images", "faster"),
-    [(56, 64, 16, True), (7, 512, 16, True), (32, 16, 128, True), (7, 512, 1, False), (2, 64, 4, False)],
+    ("size", "channels", "images", "stride", "faster"),
+    [
+        (56, 64, 16, 1, True),
+        (7, 512, 16, 1, True),
+        (32, 16, 128, 1, True),
+        (7, 512, 1, 1, False),
+        (2, 64, 4, 1, False),
+        (56, 128, 16, 2, True),
+        (16, 64, 128, 2, True),
+        (14, 512, 1, 2, False),
+        (2, 64, 4, 2, False),
+    ],
 )
-def test_auto_takes_what_is_estimated_faster(size: int, channels: int, images: int, faster: bool) -> None:
+def test_auto_takes_what_is_estimated_faster(
+    size: int, channels: int, images: int, stride: int, faster: bool
+) -> None:
     shapes = ((images, size, size, channels), (channels, 3, 3, channels))
-    call = forward_of("conv2d", *shapes, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, 4)
-    assert winograd.takes_winograd(call.source, call.window, channels, "auto") == faster
-    taken = winograd_weight.takes_winograd_weight(call.source, call.window, channels, "auto")
-    assert taken == faster
+    call = forward_of("conv2d", *shapes, (stride, stride), ((1, 1), (1, 1)), (1, 1), 1, 4)
+    cut = cut_forward(call.source, call.window, channels)
+    assert cut and winograd.takes_winograd(cut, "auto") == faster
+    if stride == 1:
+        assert winograd_weight.takes_winograd_weight(cut, "auto") == faster
 
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
