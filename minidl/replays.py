@@ -40,6 +40,9 @@ MOST = 16
 """Captures of one step; more are taken for a number that changes at every call."""
 KINDS = 1024
 """Kinds of arguments whose warm-up calls are counted; the oldest are forgotten."""
+PATIENCE = 256
+"""Calls to warm up at most after a change of weights. They double with each change: a recording takes the time of some
+six calls, which weights that change at every call would not repay."""
 
 
 class Replays:
@@ -58,6 +61,7 @@ class Replays:
         self.function, self.warmup, self.name = function, warmup, name
         self._calls: dict[Any, int] = {}
         self._found: dict[Any, _Replay | None] = {}  # None: not to be replayed
+        self._waits: dict[Any, int] = {}  # calls to warm up once a recording has become invalid
         self._busy = threading.Lock()
         self._warned = quiet
 
@@ -68,6 +72,7 @@ class Replays:
         """Forget all recordings, and free their memory."""
         self._calls.clear()
         self._found.clear()
+        self._waits.clear()
 
     def __call__(self, args: Any, kwargs: Any, given: list[Leaf]) -> Any:
         """The function's result; ``given`` are the tensors and arrays among its arguments."""
@@ -91,9 +96,10 @@ class Replays:
         kinds = tuple(isinstance(leaf, Tensor) for leaf in given)
         key = (modes, kinds, signature((args, kwargs), devices.place("cpu")))
         replay = self._found.get(key)
-        if replay is not None and not replay.capture.valid():  # as new, but for one call to warm up
+        if replay is not None and not replay.capture.valid():
             del self._found[key]
-            replay, self._calls[key] = None, self.warmup - 1
+            wait = self._waits.get(key, 1)
+            replay, self._calls[key], self._waits[key] = None, self.warmup - wait, min(2 * wait, PATIENCE)
         if replay is not None:
             return replay(arrays)
         if key in self._found:

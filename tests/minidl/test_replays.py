@@ -295,6 +295,16 @@ def test_weights_and_modes_that_change_make_a_new_capture(network: Network, fuse
     assert len(calls) > before and step.captures == 1
 
 
+def test_weights_that_change_at_every_call_are_not_captured_again_and_again(network: Network) -> None:
+    fused = minidl.fuse(network)
+    step, calls = counted(fused)
+    for i in range(100):
+        with minidl.no_grad():
+            fused.head.bias.add_(1.0)  # type: ignore[union-attr]
+        assert same(step(images(1, i)), fused(images(1, i)))
+    assert len(calls) < 140
+
+
 def test_threads_algorithm_and_autocast_are_parts_of_the_kind(network: Network) -> None:
     fused, x = minidl.fuse(network), images()
     step = minidl.compile_step(fused, warmup=1)
