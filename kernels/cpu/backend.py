@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.conv_again import RepeatedConvMixin
+from minidl.kernels.cpu.conv_pool import ConvPoolMixin
 from minidl.kernels.cpu.elementwise import ElementwiseMixin
 from minidl.kernels.cpu.gemm import GemmMixin
 from minidl.kernels.cpu.half import HalfMixin
@@ -24,6 +25,7 @@ from minidl.kernels.reference import ReferenceBackend
 class CPUBackend(
     HalfMixin,
     RepeatedConvMixin,
+    ConvPoolMixin,
     GemmMixin,
     PoolMixin,
     NormMixin,

@@ -129,7 +129,8 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
     packed weights, rows of a panel and its first row to use; segments and blocks of the reduction; the bias
     (zero-padded to whole panels); the flat residual, laid out like the output, and whether there is one; whether to
     end in ReLU; the flat output, its number of channels, and the elements from (0, 0, 0) and from one image, row and
-    column to the next; whether to write it past the caches; how many parts share a chunk's panels.
+    column to the next; whether to write it past the caches; how many parts share a chunk's panels; which
+    part's slab and tile to use, if negative those of the part itself.
     """
     tile = simd.tile(dtype, rows, vectors)
     zero, fma, add, store, stream = tile.zero, tile.fma, tile.add, tile.store, tile.stream
@@ -158,6 +159,7 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
         places: tuple[int, int, int, int],
         streams: bool,
         panel_parts: int,
+        slot: int,
         part: int,
         parts: int,
     ) -> None:
@@ -167,12 +169,13 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
         panel_first, panel_last = share(panels, part % panel_parts, panel_parts)
         chunk_first, chunk_last = share(g.chunks, part // panel_parts, parts // panel_parts)
         line_pixels = g.a_row // g.a_col  # pixels of the grid from one slab row to the next, in linear mode
-        own_edge = part * rows * cols  # for tiles of which only some rows or columns count
+        mine = part if slot < 0 else slot
+        own_edge = mine * rows * cols  # for tiles of which only some rows or columns count
         a = source if g.direct else slabs
         for chunk in range(chunk_first, chunk_last):
             n, n_end, i, i_end, j, j_end = chunk_range(g, chunk)
             limit = j_end - j
-            a_base = part * g.slab_size
+            a_base = mine * g.slab_size
             if g.direct:
                 a_base = channel + j * g.a_col
                 limit = g.cols - j
@@ -266,14 +269,19 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
 class GatherPlan(NamedTuple):
     geometry: Geometry
     kernel: Kernel
+    tile: TileShape
     cols: int  # of a panel
-    tile_size: int  # numbers of a register tile
     bias_size: int  # whole panels
     segments: IntArray
     blocks: IntArray
     parts: int
     panel_parts: int  # parts that share a chunk's panels
     slab_size: int  # of all parts
+
+    @property
+    def tile_size(self) -> int:
+        """Numbers of a tile."""
+        return self.tile.rows * self.cols
 
 
 def costs(g: Geometry, shape: TileShape, depth: int, outputs: int, itemsize: int) -> tuple[int, float, float]:
@@ -299,6 +307,7 @@ def plan_gather(
     group: int,
     threads: int,
     pairs: bool = False,
+    most_pixels: int = 1 << 16,
 ) -> GatherPlan:
     """Choose tile, chunks and reduction blocks of a gather convolution by the estimated time of the longest part.
 
@@ -310,6 +319,7 @@ def plan_gather(
         threads: how many there are to use.
         pairs: elements of the source are pairs of bfloat16 numbers. Sums between blocks of the reduction would be
             rounded to bfloat16, so there is one block.
+        most_pixels: aim of a chunk's number of output pixels.
     """
     if dense and is_plain(source, window):
         source, window = flatten(source, window)
@@ -322,7 +332,7 @@ def plan_gather(
         for linear, pieces in itertools.product((False, True), {1, threads}):
             # By groups a tile reads whole vectors of channels, past the last one: only a slab has room for that.
             together = 0 if group else shape.rows
-            g = geometry(source, window, GATHER_SLAB, 1 << 16, shape.rows, linear, pieces, together)
+            g = geometry(source, window, GATHER_SLAB, most_pixels, shape.rows, linear, pieces, together)
             if g.linear != linear:
                 continue
             depth = len(window.taps) * (group or source.channels)
@@ -343,10 +353,7 @@ def plan_gather(
     dtype = "bfloat16" if pairs else NAMES[source.itemsize]
     kernel = gather_kernel(dtype, shape.rows, shape.vectors, group)
     slab_size = max(1, parts * g.slab_size)
-    tile_size = shape.rows * cols
-    return GatherPlan(
-        g, kernel, cols, tile_size, panels * cols, segments, blocks, parts, panel_parts, slab_size
-    )
+    return GatherPlan(g, kernel, shape, cols, panels * cols, segments, blocks, parts, panel_parts, slab_size)
 
 
 def prepare_gather(
@@ -403,6 +410,7 @@ def prepare_gather(
             places,
             streams,
             plan.panel_parts,
+            -1,
             parts=plan.parts,
         )
 

@@ -244,6 +244,18 @@ def beats(typing: Any, value: Any, best: Any) -> Any:
 
 
 @intrinsic
+def has_nan(typing: Any, x: Any) -> Any:
+    """Whether a lane is NaN."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        mask = builder.fcmp_unordered("uno", args[0], args[0])
+        bits = builder.bitcast(mask, ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(x), generate
+
+
+@intrinsic
 def equal(typing: Any, a: Any, b: Any) -> Any:
     """Mask: the integers are equal."""
 

@@ -103,6 +103,16 @@ def _call_intrinsic(typing: Any, code: Any, block: Any, part: Any, parts: Any) -
 _call: Any = intrinsic(_call_intrinsic)
 
 
+@jit
+def call_packed(code: int, block: Any, arguments: Any, part: int, parts: int) -> None:
+    """Call the code at an address for one share, from within a kernel that need not be compiled together with it.
+
+    block: BLOCK_WORDS words for its arguments, which must have the types that the code was compiled for.
+    """
+    block[0] = code
+    _call(_pack(block, arguments), block.ctypes.data, part, parts)
+
+
 @jit(parallel=True)
 def run_parts(trampoline: int, block: int, parts: int) -> None:
     """Call the trampoline for part = 0..parts-1, in parallel."""

@@ -11,6 +11,7 @@ cover[h, 1].
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +21,11 @@ from minidl.kernels import capturing
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.lanes import (
     LANES,
+    at_least,
     beats,
     drain,
     equal,
+    has_nan,
     load,
     load_wide,
     select,
@@ -40,7 +43,7 @@ MAX_INDEX = 2**31 - 1
 
 
 @jit
-def _taps(first: Any, size: Any, window: Any, dilation: Any) -> Any:
+def window_taps(first: Any, size: Any, window: Any, dilation: Any) -> Any:
     """The taps of a window starting at pixel `first` that lie in 0..size-1: half-open range."""
     low = (-first + dilation - 1) // dilation if first < 0 else 0
     high = (size - first + dilation - 1) // dilation
@@ -60,10 +63,10 @@ def _maximum(x: Any, y: Any, index: Any, geometry: Any, part: Any, parts: Any) -
     for row in range(first_row, last_row):
         image = row // out_h * height * width
         h = row % out_h * stride_h - top
-        low_h, high_h = _taps(h, height, kernel_h, dilation_h)
+        low_h, high_h = window_taps(h, height, kernel_h, dilation_h)
         for column in range(out_w):
             w = column * stride_w - left
-            low_w, high_w = _taps(w, width, kernel_w, dilation_w)
+            low_w, high_w = window_taps(w, width, kernel_w, dilation_w)
             count = 0
             for a in range(low_h, high_h):
                 for b in range(low_w, high_w):
@@ -91,6 +94,64 @@ def _maximum(x: Any, y: Any, index: Any, geometry: Any, part: Any, parts: Any) -
                 store(y, target + k, best_k)
                 store(index, target + j, place_j)
                 store(index, target + k, place_k)
+
+
+@jit(borrows=True)
+def _max_window(x: Any, first: int, rows: int, row_step: int, columns: int, column_step: int) -> Any:
+    """The maximum of a window of vectors, by _maximum's comparisons."""
+    best = load(x, first)
+    for a in range(rows):
+        for b in range(columns):
+            value = load(x, first + a * row_step + b * column_step)
+            best = select(beats(value, best), value, best)
+    return best
+
+
+@functools.cache
+def max_row(kernel_h: int, kernel_w: int) -> Any:
+    """A function that computes the maxima of one row of windows of this size, the same as _maximum's.
+
+    Arguments of the function: a flat image: the first element of the windows' first row, rows that lie inside,
+    elements from one to the next, pixels and channels of a row; stride, left pad and dilation of the columns; a flat
+    result, its first pixel and how many pixels to write.
+    """
+
+    @jit(variant=f"{kernel_h}x{kernel_w}", borrows=True)
+    def max_row(
+        x: Any,
+        taps: tuple[int, int, int],
+        width: int,
+        channels: int,
+        across: tuple[int, int, int],
+        y: Any,
+        pixel: int,
+        columns: int,
+    ) -> None:
+        first_row, rows, row_step = taps
+        stride, left, dilation = across
+        step = dilation * channels
+        for column in range(columns):
+            w = column * stride - left
+            target = (pixel + column) * channels
+            inside = rows == kernel_h and w >= 0 and w + (kernel_w - 1) * dilation < width
+            low, high = (0, kernel_w) if inside else window_taps(w, width, kernel_w, dilation)
+            for c0 in range(0, channels, LANES):
+                c = min(c0, channels - LANES)
+                first = first_row + (w + low * dilation) * channels + c
+                best = load(x, first)
+                total = zeros_like(best)
+                if inside:  # loops of constant length are unrolled
+                    for a in range(kernel_h):
+                        for b in range(kernel_w):
+                            value = load(x, first + a * row_step + b * step)
+                            best = at_least(best, value)
+                            total = total + value
+                # A NaN, which _maximum prefers to all numbers, makes the sum NaN; so may infinities.
+                if not inside or has_nan(total):
+                    best = _max_window(x, first, rows, row_step, high - low, step)
+                store(y, target + c, best)
+
+    return max_row
 
 
 @kernel
@@ -248,7 +309,8 @@ def _cover(edges: Sequence[Pair], size: int) -> Array:
     return np.stack([first, np.maximum(first, last)], axis=1)
 
 
-def _geometry(kernel: Pair, stride: Pair, pad: Pad, dilation: Pair) -> tuple[int, ...]:
+def window_numbers(kernel: Pair, stride: Pair, pad: Pad, dilation: Pair) -> tuple[int, ...]:
+    """Windows as kernels take them: height and width of kernel, stride, top and left pad, dilation."""
     return tuple(int(v) for v in (*kernel, *stride, pad[0][0], pad[1][0], *dilation))
 
 
@@ -266,7 +328,7 @@ class PoolMixin(Pooling):
             return super().max_pool2d(x, kernel, stride, pad, dilation, out_hw)
         y = memory.empty((n, *out_hw, c), x.dtype)
         index = memory.empty((n, *out_hw, c), np.int32)
-        geometry = _geometry(kernel, stride, pad, dilation)
+        geometry = window_numbers(kernel, stride, pad, dilation)
         launch(_maximum, dense(x), y, index, geometry, work=y.size * kernel[0] * kernel[1])
         return y, index
 
@@ -285,7 +347,7 @@ class PoolMixin(Pooling):
             expect_pool(name, input_hw, kernel, stride, pad, dilation, (oh, ow))
             gx = memory.empty((n, *input_hw, c), gy.dtype)
             past = streams(gx) and c % LANES == 0
-            geometry = _geometry(kernel, stride, pad, dilation)
+            geometry = window_numbers(kernel, stride, pad, dilation)
             launch(_scatter_windows, dense(gy), dense(index), gx, geometry, past, work=gx.size)
             return gx
         gx = memory.empty((n, input_hw[0] * input_hw[1], c), gy.dtype)

@@ -85,6 +85,12 @@ class Kernel:
         block[0] = code
         return trampoline
 
+    def code(self, *arguments: Any) -> int:
+        """The address of the code for arguments of these types, for ``parallel.call_packed``."""
+        block = np.empty(parallel.BLOCK_WORDS, np.int64)
+        self.pack(block, arguments)
+        return int(block[0])
+
     def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
         """Run the shares 0..parts-1 in parallel."""
         block, address = parallel.argument_block()

@@ -16,6 +16,8 @@ from minidl.kernels.reference.scatter import Scattering
 
 Window: TypeAlias = tuple[Pair, Pair, Pad, Pair]
 """kernel, stride, pad and dilation of a pooling window."""
+MaxPool: TypeAlias = tuple[Pair, Pair, Pad, Pair, Pair]
+"""What max_pool2d takes beside an image: kernel, stride, pad, dilation and the output's (height, width)."""
 
 
 def adaptive_edges(size: int, out: int) -> list[Pair]:
@@ -81,6 +83,26 @@ class Pooling(Scattering):
             best = xp.where(wins, value, best)
             index = xp.where(wins, here, index)
         return best, index
+
+    def conv2d_max_pool2d(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        stride: Pair,
+        pad: Pad,
+        dilation: Pair,
+        groups: int,
+        pool: MaxPool,
+        *,
+        relu: bool = False,
+        kept: dict[Any, Any] | None = None,
+    ) -> Array:
+        """The maxima (N, PH, PW, O) of max_pool2d of conv2d's result, for inference: without their index."""
+        backend: Any = self
+        y = backend.conv2d(x, w, bias, stride, pad, dilation, groups, relu=relu, kept=kept)
+        maxima: Array = backend.max_pool2d(y, *pool)[0]
+        return maxima
 
     @in_float32
     def max_pool2d_scatter(

@@ -2,11 +2,11 @@
 
 In eval mode a batch norm is y = scale * x + shift per channel, so that after a convolution it is another
 convolution, with weight * scale and bias * scale + shift. ReLU and the addition of a shortcut are done while
-the results are still in registers.
+the results are still in registers, max pooling while they are in the cache.
 
 :func:`fuse` changes no network's code and needs no pattern to be recognised: it exchanges layers for ones of
-the same name and parameters whose results are deferred (:mod:`minidl.ops.deferred`). What a batch norm, ``+``
-or ``relu`` is called with is then a convolution that has not run yet, and joins it. Where a result is used
+the same name and parameters whose results are deferred (:mod:`minidl.ops.deferred`). What a batch norm, ``+``,
+``relu`` or max pooling is called with is then a convolution that has not run yet, and joins it. Where a result is used
 twice, watched by a hook or differentiated, the layers do one by one what they did before.
 """
 
@@ -26,9 +26,11 @@ from minidl.nn.conv import Conv2d
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.norm import BatchNorm2d
+from minidl.nn.pooling import MaxPool2d
 from minidl.ops._common import Array, nchw, nhwc
 from minidl.ops.conv import Geometry, geometry2d, output_shape
-from minidl.ops.deferred import Deferred, Recipe, alone, defer, may_defer
+from minidl.ops.deferred import Deferred, Recipe, Step, alone, defer, may_defer
+from minidl.ops.pool import MaxWindow, max_window
 from minidl.ops.promotion import cast
 from minidl.tensor import Tensor
 
@@ -40,8 +42,8 @@ M = TypeVar("M", bound=Module)
 def fuse(model: M, dtype: Any = None) -> M:
     """A copy of a network for inference: the same outputs up to rounding, faster.
 
-    Batch norms that follow a convolution are folded into it, in float64 arithmetic; bias, addition and ReLU
-    run in the convolution's kernel; weights are brought into the order that kernels read them in once, at the
+    Batch norms that follow a convolution are folded into it, in float64 arithmetic; bias, addition, ReLU and max
+    pooling run in the convolution's kernel; weights are brought into the order that kernels read them in once, at the
     first call. Logits differ from the original's by rounding alone: at most 1e-5 of the largest one (tested
     for the ResNets).
 
@@ -189,19 +191,26 @@ class FusedConv2d(Conv2d):
         return _used(found, sources)
 
     def run(
-        self, x: Array, geometry: Geometry, norm: BatchNorm2d | None, residual: Tensor | None, relu: bool
+        self,
+        x: Array,
+        geometry: Geometry,
+        norm: BatchNorm2d | None,
+        residual: Tensor | None,
+        relu: bool,
+        pool: MaxWindow | None = None,
     ) -> Tensor:
-        """[relu](norm(convolution) [+ residual]) by one kernel."""
+        """[relu](norm(convolution) [+ residual]) by one kernel; with the window of a max pooling, its maxima, of no
+        residual."""
         g, constants = geometry, self.constants(norm)
         if self.compute_dtype is not None:
             x = kernels.backend(x).cast(x, self.compute_dtype)
-        other = None if residual is None else nhwc(residual.data)
-        y = kernels.backend(x).conv2d(
-            *(nhwc(x), constants.weight, constants.bias, g.stride, g.pad, g.dilation, g.groups),
-            relu=relu,
-            residual=other,
-            kept=constants.kept,
-        )
+        backend = kernels.backend(x)
+        place = nhwc(x), constants.weight, constants.bias, g.stride, g.pad, g.dilation, g.groups
+        if pool is not None:
+            y = backend.conv2d_max_pool2d(*place, pool, relu=relu, kept=constants.kept)
+        else:
+            other = None if residual is None else nhwc(residual.data)
+            y = backend.conv2d(*place, relu=relu, residual=other, kept=constants.kept)
         return Tensor._wrap(nchw(y))
 
 
@@ -275,6 +284,47 @@ class FusedBatchNorm2d(BatchNorm2d):
         )
 
 
+def _convolution(recipe: Recipe) -> tuple[_Convolution, FusedBatchNorm2d | None, bool] | None:
+    """The convolution, the batch norm and whether there is ReLU, of which something deferred consists; None where there
+    is more to it, or somebody else may look at a part of it."""
+    norm, relu = None, False
+    while not isinstance(recipe, _Convolution):
+        if not isinstance(recipe, Step | _Folded) or recipe.residual is not None or not alone(recipe):
+            return None
+        norm, relu = recipe.norm if isinstance(recipe, _Folded) else norm, relu or recipe.relu
+        recipe = recipe.source.recipe
+    return recipe, norm, relu
+
+
+class _Pooled(Recipe):
+    """The maxima of a deferred convolution."""
+
+    open_to_residual = open_to_relu = False
+
+    def __init__(self, source: Deferred, layer: FusedMaxPool2d, window: MaxWindow) -> None:
+        super().__init__()
+        self.source, self.layer, self.window = source, layer, window
+        self.shape, self.dtype = (*source.shape[:2], *window[-1]), source.dtype
+
+    def finish(self, residual: Tensor | None, relu: bool) -> Tensor:
+        whole = _convolution(self.source.recipe) if alone(self) else None
+        if whole is None:
+            y: Tensor = MaxPool2d.forward(self.layer, self.source)
+            return y
+        first, norm, relu = whole
+        return first.layer.run(first.x, first.geometry, norm, None, relu, self.window)
+
+
+class FusedMaxPool2d(MaxPool2d):
+    """A MaxPool2d that is done in the kernel of the convolution before it."""
+
+    def forward(self, x: Tensor) -> Any:
+        options = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        if type(x) is Deferred and may_defer() and not self.return_indices and _convolution(x.recipe):
+            return defer(_Pooled(x, self, max_window("max_pool2d", (x.shape[2], x.shape[3]), *options)))
+        return super().forward(x)
+
+
 class FusedLinear(Linear):
     """A Linear whose weight is packed once."""
 
@@ -302,5 +352,6 @@ class FusedLinear(Linear):
 _FUSED: dict[type[Module], type[Module]] = {
     Conv2d: FusedConv2d,
     BatchNorm2d: FusedBatchNorm2d,
+    MaxPool2d: FusedMaxPool2d,
     Linear: FusedLinear,
 }

@@ -17,6 +17,8 @@ from minidl.ops.promotion import beside, plain
 from minidl.tensor import Tensor
 
 Window = tuple[Pair, Pair, Pad2d, Pair]
+MaxWindow = tuple[Pair, Pair, Pad2d, Pair, Pair]
+"""Kernel, stride, padding, dilation and output size of a max pooling."""
 
 
 class MaxPool2d(Function):
@@ -212,12 +214,27 @@ def max_pool2d(
     """
     op = "max_pool2d"
     x, single = with_batch(op, x, 4)
+    options = kernel_size, stride, padding, dilation, ceil_mode
+    pool = MaxPool2d(*max_window(op, (x.shape[2], x.shape[3]), *options))
+    return _with_index(pool, x, single, return_indices)
+
+
+def max_window(
+    op: str,
+    input_hw: Pair,
+    kernel_size: int | Pair,
+    stride: int | Pair | None,
+    padding: int | Pair | Pad2d,
+    dilation: int | Pair,
+    ceil_mode: bool,
+) -> MaxWindow:
+    """The options of a max pooling of (H, W) images as a user may write them, checked, and its output's size."""
     kernel = pair(op, "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair(op, "stride", stride, 1)
     dilations = pair(op, "dilation", dilation, 1)
     pads = pad2d(op, padding, kernel)
-    out_hw = pooled_size(op, (x.shape[2], x.shape[3]), kernel, strides, pads, dilations, ceil_mode)
-    return _with_index(MaxPool2d(kernel, strides, pads, dilations, out_hw), x, single, return_indices)
+    out_hw = pooled_size(op, input_hw, kernel, strides, pads, dilations, ceil_mode)
+    return kernel, strides, pads, dilations, out_hw
 
 
 def _with_index(pool: MaxPool2d | AdaptiveMaxPool2d, x: Tensor, single: bool, return_indices: bool) -> Any:

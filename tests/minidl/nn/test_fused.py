@@ -252,3 +252,43 @@ def test_in_bfloat16_other_layers_compute_in_float32() -> None:
 def test_fuse_refuses_other_dtypes() -> None:
     with pytest.raises(ValueError, match="dtype must be None or bfloat16, got float16"):
         minidl.fuse(nn.Conv2d(3, 4, 1).eval(), "float16")
+
+
+class Stem(nn.Module):
+    """A convolution, batch norm, ReLU and max pooling, written with a name for each result."""
+
+    def __init__(self, indices: bool = False, twice: bool = False) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 32, 7, 2, 3), nn.BatchNorm2d(32)
+        self.pool = nn.MaxPool2d(3, 2, 1, return_indices=indices)
+        self.indices, self.twice = indices, twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn(self.conv(x)))
+        if self.twice:
+            return F.interpolate(self.pool(y), scale_factor=2) + y
+        y = self.pool(y)
+        return y[0] + y[1] if self.indices else y
+
+
+@pytest.mark.parametrize(("options", "pools"), [({}, 0), ({"indices": True}, 1), ({"twice": True}, 1)])
+def test_a_max_pooling_joins_its_convolution_if_nobody_else_looks_at_that(
+    options: dict[str, bool], pools: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ready(Stem(**options))
+    x = images(2, 3, 64, 64)
+    expected, fused = logits(model, x), minidl.fuse(model)
+    calls = counted(monkeypatch, ("max_pool2d",))
+    np.testing.assert_allclose(logits(fused, x), expected, rtol=1e-5, atol=1e-5)
+    assert len(calls) == pools
+
+
+def test_gradients_through_a_fused_pooling_are_those_of_the_original() -> None:
+    model = ready(Stem())
+    grads = []
+    for network in (model, minidl.fuse(model)):
+        x = images(1, 3, 32, 32).requires_grad_()
+        network(x).sum().backward()
+        assert x.grad is not None
+        grads.append(x.grad.numpy())
+    np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-5)
