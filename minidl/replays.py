@@ -209,10 +209,12 @@ class _Replay:
             old: a copy of the results before that run.
         """
         self.capture.recorded.spoil()
-        for array, there, before in zip(*map(_arrays, (self.result, again, old)), strict=False):
+        for result, there, before in zip(*map(_arrays, (self.result, again, old)), strict=False):
+            array = result
             if self.capture.recorded.owns(array) and array.itemsize in (1, 2, 4, 8):
-                whole = array if array.flags.writeable else array.base  # of an expanded view
-                whole.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
+                while not array.flags.writeable and isinstance(array.base, np.ndarray):
+                    array = array.base  # of an expanded view
+                array.view(f"u{array.itemsize}")[...] = 0x7FF87FF87FF87FF8 & (2 ** (8 * array.itemsize) - 1)
             elif not _shares(array, self.inputs):
                 if array.ctypes.data != there.ctypes.data:
                     raise CaptureError("a result is computed by NumPy, not by kernels")

@@ -15,8 +15,6 @@ import minidl
 from minidl import Tensor, kernels, nn, optim
 from minidl.kernels.cpu import runtime
 from minidl.nn import functional as F
-from minidl.testing.cases import TABLE
-from minidl.testing.operators import call
 from minidl.training import Checkpoint, Predictor
 from tests.minidl.counted import counted
 
@@ -438,33 +436,6 @@ def test_many_kinds_of_arguments_are_called_and_one_warning_says_so(network: Net
             for _ in range(2):
                 run(x, i)
     assert len(said) == 1 and run.captures == 16
-
-
-@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
-def test_every_operator_is_replayed_rightly_or_refused(entry: Any) -> None:
-    arrays = entry.inputs(np.float32)
-    step = minidl.compile_step(lambda *tensors: call(entry, tensors), warmup=1)
-    with minidl.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* is not captured", RuntimeWarning)
-        for change in (same_values, same_values, turned, smaller, same_values):
-            tensors = [Tensor(change(array)) for array in arrays]
-            try:
-                expected = call(entry, tensors)
-            except ValueError:  # not defined there
-                continue
-            assert same(step(*tensors), expected)
-
-
-def same_values(array: np.ndarray) -> np.ndarray:
-    return array.copy()
-
-
-def turned(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1)[::-1].reshape(array.shape).copy()
-
-
-def smaller(array: np.ndarray) -> np.ndarray:
-    return array * array.dtype.type(0.75) if array.dtype.kind == "f" else array.copy()
 
 
 def test_a_predictor_replays_for_who_asks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
