@@ -35,6 +35,7 @@ from minidl.kernels.cpu.simd import copy
 from minidl.kernels.cpu.slab import chunk_range
 from minidl.kernels.cpu.weights import kept_value, pack
 from minidl.kernels.cpu.winograd import takes_winograd
+from minidl.kernels.cpu.winograd_family import cut_forward
 from minidl.kernels.reference import ReferenceBackend
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.pool import MaxPool
@@ -134,9 +135,9 @@ def prepare_pooled(
     """The kernel's call for weight (O, KH, KW, C) and what is known beside; None where two kernels are better."""
     source, window, o = call.source, call.window, len(w)
     threads, dtype = get_num_threads(), w.dtype
-    only = (Phase(0, 0, window, call.taps),)
+    only, cut = (Phase(0, 0, window, call.taps),), cut_forward(source, window, o)
     if (
-        takes_winograd(source, window, o, get_conv_algorithm(), kept is not None)
+        (cut is not None and takes_winograd(cut, get_conv_algorithm(), kept is not None))
         or takes_indirect(source, only, o)
         or group_width(o, source.channels, 1, source.itemsize)
     ):
