@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.kernels import capturing
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu import norm_kernels as loops
 from minidl.kernels.cpu.lanes import LANES
@@ -41,27 +40,59 @@ def _plan(pixels: int, channels: int) -> _Plan:
     return _Plan(fold, width, rows, -(-rows // chunk_rows), chunk_rows)
 
 
-def _plain(*tables: Array | None) -> bool:
-    """Whether per-channel arrays are as the loops between two passes read them."""
-    return supported(*tables) and all(t is None or (t.flags.c_contiguous and t.flags.aligned) for t in tables)
+def _plain(dtype: np.dtype[Any], *tables: Array | None) -> bool:
+    """Whether per-channel arrays are as the loops between two passes read and write them."""
+    return all(t is None or (t.dtype == dtype and t.flags.carray) for t in tables)
 
 
-def _stats(x: Array, about: Array | None) -> tuple[Array, Array, Array]:
-    """Mean and biased variance (C,) from sums about a value near the mean, so that squares lose nothing to
-    cancellation: ``about`` (C,), or what a few pixels say; and (1,), not 0 where a mean was too far from it."""
-    channels, dtype = x.shape[-1], x.dtype
+def _stats(x: Array, mean: Array, var: Array) -> None:
+    """Mean and biased variance (C,) from sums about what a few pixels say: squares about a value near the mean lose
+    nothing to cancellation."""
+    channels = x.shape[-1]
     plan = _plan(x.size // channels, channels)
     flat = x.reshape(-1)
-    origin, far = memory.empty(plan.width, dtype), memory.empty(1, dtype)
-    mean, var = memory.empty(channels, dtype), memory.empty(channels, dtype)
-    if about is None:
-        launch(loops.sample_means, flat, channels, origin, parts=1)
-    else:
-        launch(loops.spread, about, origin, parts=1)
+    origin = memory.empty(plan.width, x.dtype)
     partial = memory.empty((plan.chunks, 2, plan.width), np.float64)
+    launch(loops.sample_means, flat, channels, origin, parts=1)
     launch(loops.moments, flat, origin, partial, plan.rows, plan.chunk_rows, work=x.size)
-    launch(loops.merge_moments, partial, origin, flat, plan.rows, mean, var, far, parts=1)
-    return mean, var, far
+    launch(loops.merge_moments, partial, origin, flat, plan.rows, plan.chunk_rows, mean, var, parts=1)
+
+
+def _own_stats(x: Array) -> tuple[Array, Array]:
+    mean, var = memory.empty(x.shape[-1], x.dtype), memory.empty(x.shape[-1], x.dtype)
+    _stats(x, mean, var)
+    return mean, var
+
+
+def _affine(
+    mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None, out: tuple[Array, ...]
+) -> None:
+    """rstd, scale and shift into ``out``."""
+    weight = np.ones_like(mean) if weight is None else weight
+    bias = np.zeros_like(mean) if bias is None else bias
+    launch(loops.affine_of, mean, var, eps, weight, bias, *out, parts=1)
+
+
+def _fit(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    eps: float,
+    momentum: float,
+) -> Array:
+    """(5, C): mean, variance, and their rstd, scale and shift; the running statistics move."""
+    channels = x.shape[-1]
+    table = memory.empty((5, channels), x.dtype)
+    mean, var, *affine = table
+    _stats(x, mean, var)
+    _affine(mean, var, eps, weight, bias, tuple(affine))
+    count = x.size // channels
+    for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
+        if running is not None:
+            launch(loops.track, running, batch, momentum, factor, parts=1)
+    return table
 
 
 def _channel_sums(g: Array, y: Array | None) -> Any:
@@ -188,29 +219,46 @@ class NormMixin(Normalisation):
         expect_channels("batch_norm_stats", x)
         if not supported(x) or not x.size:
             return super().batch_norm_stats(x)
-        x = dense(x)
-        mean, var, far = again("batch_norm_stats", _stats, (x, None))
-        capturing.reads(far, "a look at how far a batch's values are from their mean")
-        if far[0]:
-            mean, var, _ = _stats(x, mean)
+        mean, var = again("batch_norm_stats", _own_stats, (dense(x),))
         return mean, var
+
+    def batch_norm_fit(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        running_mean: Array | None = None,
+        running_var: Array | None = None,
+        momentum: float = 0.0,
+    ) -> tuple[Array, ...]:
+        """See the reference."""
+        tables = weight, bias, running_mean, running_var
+        if not supported(x) or x.size <= x.shape[-1] or not _plain(x.dtype, *tables):
+            return super().batch_norm_fit(x, weight, bias, eps, running_mean, running_var, momentum)
+        expect_channels(
+            *("batch_norm_fit", x),
+            weight=weight,
+            bias=bias,
+            running_mean=running_mean,
+            running_var=running_var,
+        )
+        return tuple(again("batch_norm_fit", _fit, (dense(x), *tables), float(eps), float(momentum)))
 
     def batch_norm_affine(
         self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None
     ) -> tuple[Array, Array, Array]:
         """See the reference."""
-        if not _plain(mean, var, weight, bias):
+        if not supported(mean) or not _plain(mean.dtype, mean, var, weight, bias):
             return super().batch_norm_affine(mean, var, eps, weight, bias)
-        weight = np.ones_like(mean) if weight is None else weight
-        bias = np.zeros_like(mean) if bias is None else bias
         rstd, scale, shift = np.empty((3, mean.size), mean.dtype)
-        loops.affine_of(mean, var, eps, weight, bias, rstd, scale, shift)
+        _affine(mean, var, eps, weight, bias, (rstd, scale, shift))
         return rstd, scale, shift
 
     def batch_norm_track(self, running: Array, batch: Array, momentum: float, factor: float = 1.0) -> None:
         """See the reference."""
-        if _plain(running, batch):
-            loops.track(running, batch, momentum, factor)
+        if supported(running) and _plain(running.dtype, running, batch):
+            launch(loops.track, running, batch, momentum, factor, parts=1)
         else:
             super().batch_norm_track(running, batch, momentum, factor)
 

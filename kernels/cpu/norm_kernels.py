@@ -58,11 +58,11 @@ def _passed(gy: Any, source: Any, scale: Any, shift: Any, masked: bool, i: int, 
     return gy.dtype.type(0) if masked and not source[i] * scale[j] + shift[j] > 0 else gy[i]
 
 
-@kernel
-def moments(x: Any, origin: Any, partial: Any, rows: Any, chunk_rows: Any, part: Any, parts: Any) -> None:
-    """partial[chunk] = (sum of x - origin, sum of (x - origin)^2) over the rows of that chunk, by column."""
+@jit
+def _moments(
+    x: Any, origin: Any, partial: Any, rows: Any, chunk_rows: Any, first_chunk: Any, last_chunk: Any
+) -> None:
     width = origin.size
-    first_chunk, last_chunk = share(partial.shape[0], part, parts)
     for chunk in range(last_chunk - 1, first_chunk - 1, -1):
         _clear(partial[chunk])
         sums, squares = partial[chunk, 0], partial[chunk, 1]
@@ -81,6 +81,13 @@ def moments(x: Any, origin: Any, partial: Any, rows: Any, chunk_rows: Any, part:
                     q = fma(d, d, q)
                 store(sums, j, load(sums, j) + widen(s))
                 store(squares, j, load(squares, j) + widen(q))
+
+
+@kernel
+def moments(x: Any, origin: Any, partial: Any, rows: Any, chunk_rows: Any, part: Any, parts: Any) -> None:
+    """partial[chunk] = (sum of x - origin, sum of (x - origin)^2) over the rows of that chunk, by column."""
+    first_chunk, last_chunk = share(partial.shape[0], part, parts)
+    _moments(x, origin, partial, rows, chunk_rows, first_chunk, last_chunk)
 
 
 @kernel
@@ -252,15 +259,10 @@ def input_gradient(
 
 @jit
 def _spread(values: Any, table: Any) -> None:
+    """Repeat values (C,) in table; what is not finite becomes 0, so that it stays in its channel."""
     for i in range(table.size):
         value = values[i % values.size]
         table[i] = value if np.isfinite(value) else 0
-
-
-@kernel
-def spread(values: Any, table: Any, part: Any, parts: Any) -> None:
-    """Repeat values (C,) in table; what is not finite becomes 0, so that it stays in its channel."""
-    _spread(values, table)
 
 
 @kernel
@@ -287,22 +289,9 @@ def _columns(partial: Any) -> Any:
     return sums
 
 
-@kernel
-def merge_moments(
-    partial: Any,
-    origin: Any,
-    flat: Any,
-    rows: int,
-    mean: Any,
-    var: Any,
-    far_away: Any,
-    part: Any,
-    parts: Any,
-) -> None:
-    """Mean and biased variance (C,) from the sums about ``origin`` and the values after the last row.
-
-    far_away[0] becomes 1 where a mean is so far from the origin that its squares have cancelled, else 0.
-    """
+@jit
+def _merge_moments(partial: Any, origin: Any, flat: Any, rows: int, mean: Any, var: Any) -> bool:
+    """Returns whether a mean is so far from the origin that its squares have cancelled."""
     sums = _columns(partial)
     channels, width = mean.size, origin.size
     pixels = flat.size // channels
@@ -323,7 +312,29 @@ def merge_moments(
         far |= offset * offset > 4 * spread_out
         mean[c] = origin[c] + offset
         var[c] = spread_out
-    far_away[0] = far
+    return far
+
+
+@kernel
+def merge_moments(
+    partial: Any,
+    origin: Any,
+    flat: Any,
+    rows: int,
+    chunk_rows: int,
+    mean: Any,
+    var: Any,
+    part: Any,
+    parts: Any,
+) -> None:
+    """Mean and biased variance (C,) from the sums about ``origin`` and the values after the last row.
+
+    Where a mean is far from the origin, the sums are taken anew about the means; rare, and by one thread.
+    """
+    if _merge_moments(partial, origin, flat, rows, mean, var):
+        _spread(mean, origin)
+        _moments(flat, origin, partial, rows, chunk_rows, 0, partial.shape[0])
+        _merge_moments(partial, origin, flat, rows, mean, var)
 
 
 @kernel
@@ -382,9 +393,18 @@ def merge_gradients(
             coefficients[2, j] = -a * total / pixels
 
 
-@jit
+@kernel
 def affine_of(
-    mean: Any, var: Any, eps: float, weight: Any, bias: Any, rstd: Any, scale: Any, shift: Any
+    mean: Any,
+    var: Any,
+    eps: float,
+    weight: Any,
+    bias: Any,
+    rstd: Any,
+    scale: Any,
+    shift: Any,
+    part: Any,
+    parts: Any,
 ) -> None:
     """rstd = 1 / sqrt(var + eps), scale = rstd * weight, shift = bias - mean * scale, in float64 up to the end."""
     for c in range(mean.size):
@@ -395,8 +415,8 @@ def affine_of(
         shift[c] = bias[c] - mean[c] * s
 
 
-@jit
-def track(running: Any, batch: Any, momentum: float, factor: float) -> None:
+@kernel
+def track(running: Any, batch: Any, momentum: float, factor: float, part: Any, parts: Any) -> None:
     """running += momentum * (batch * factor - running)."""
     for c in range(running.size):
         running[c] += momentum * (batch[c] * factor - running[c])

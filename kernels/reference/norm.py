@@ -73,6 +73,29 @@ class Normalisation:
         unbiased = (batch * factor).astype(running.dtype)
         running += (momentum * (unbiased - running)).astype(running.dtype)
 
+    def batch_norm_fit(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        running_mean: Array | None = None,
+        running_var: Array | None = None,
+        momentum: float = 0.0,
+    ) -> tuple[Array, ...]:
+        """What training knows of a batch x (..., C) before it is normalised, each (C,): mean and biased variance, and
+        rstd, scale and shift of :meth:`batch_norm_affine`.
+
+        The running statistics that are given move towards the batch's mean and unbiased variance by ``momentum``.
+        """
+        mean, var = self.batch_norm_stats(x)
+        rows = x.size // x.shape[-1]
+        if running_mean is not None:
+            self.batch_norm_track(running_mean, mean, momentum)
+        if running_var is not None:
+            self.batch_norm_track(running_var, var, momentum, rows / (rows - 1))
+        return mean, var, *self.batch_norm_affine(mean, var, eps, weight, bias)
+
     def batch_norm_apply(
         self, x: Array, scale: Array, shift: Array, residual: Array | None, relu: bool
     ) -> Array:

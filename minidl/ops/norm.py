@@ -36,13 +36,14 @@ class BatchNorm(Function):
 
     saved_inputs = (0, 1)
 
-    def __init__(self, mean: Array, var: Array, eps: float, training: bool, relu: bool) -> None:
-        self.mean, self.var = mean, var
+    def __init__(
+        self, mean: Array, rstd: Array, affine: tuple[Array, Array], eps: float, training: bool, relu: bool
+    ) -> None:
+        self.mean, self.rstd, self.affine = mean, rstd, affine
         self.eps, self.training, self.relu = eps, training, relu
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, residual: Array | None) -> Array:
         be = kernels.backend(x)
-        self.rstd, *self.affine = be.batch_norm_affine(self.mean, self.var, self.eps, weight, bias)
         self.saves_output = self.relu and residual is not None
         rest = None if residual is None else channels_last(residual)
         y = be.batch_norm_apply(channels_last(x), *self.affine, rest, self.relu)
@@ -64,7 +65,7 @@ class BatchNorm(Function):
             needs[0],
             needs[3],
             needs[1] or needs[2],
-            tuple(self.affine) if self.relu and not self.saves_output else None,
+            self.affine if self.relu and not self.saves_output else None,
         )
         return (
             Tensor._wrap(channels_second(gx)) if needs[0] else None,
@@ -174,25 +175,33 @@ def batch_norm(
         x32 = cast(x, float32)
         y = batch_norm(x32, *moved, w, b, training, momentum, eps, residual=r, relu=relu)
         return cast(y, x.dtype)
+    parameters = [None if t is None else t.data for t in (weight, bias)]
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: running_mean and running_var are needed when not training")
         # copies: the constants of this call must not move before backward reads them
-        constants = (running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype))
-        return _normalise(BatchNorm(*constants, eps, False, relu), x, weight, bias, residual)
+        x_mean, x_var = running_mean.data.astype(x.dtype), running_var.data.astype(x.dtype)
+        rstd, scale, shift = kernels.backend(x_mean).batch_norm_affine(x_mean, x_var, eps, *parameters)
+        operator = BatchNorm(x_mean, rstd, (scale, shift), eps, False, relu)
+        return _normalise(operator, x, weight, bias, residual)
     count = math.prod(x.shape) // channels if channels else 0
     if count <= 1:
         raise ValueError(f"{op}: training needs more than one value per channel, got x of shape {x.shape}")
-    x_mean, x_var = statistics(x) or kernels.backend(x.data).batch_norm_stats(channels_last(x.data))
-    y = _normalise(BatchNorm(x_mean, x_var, eps, True, relu), x, weight, bias, residual)
-    if not is_recomputing():
-        _move(running_mean, x_mean, momentum, 1.0)
-        _move(running_var, x_var, momentum, count / (count - 1))
-    return y
-
-
-def _move(running: Tensor | None, batch: Array, momentum: float, factor: float) -> None:
-    """Move running statistics towards those of a batch times a factor, in place."""
-    if running is not None:
-        kernels.backend(batch).batch_norm_track(running.data, batch, momentum, factor)
-        running.mark_changed()
+    moving = [None if t is None or is_recomputing() else t for t in (running_mean, running_var)]
+    given = statistics(x)
+    be = kernels.backend(x.data)
+    if given:
+        x_mean, x_var = given
+        rstd, scale, shift = be.batch_norm_affine(x_mean, x_var, eps, *parameters)
+        for running, batch, factor in zip(moving, given, (1.0, count / (count - 1)), strict=True):
+            if running is not None:
+                be.batch_norm_track(running.data, batch, momentum, factor)
+    else:
+        arrays = [None if t is None else t.data for t in moving]
+        x_mean, _, rstd, scale, shift = be.batch_norm_fit(
+            channels_last(x.data), *parameters, eps, *arrays, momentum
+        )
+    for running in moving:
+        if running is not None:
+            running.mark_changed()
+    return _normalise(BatchNorm(x_mean, rstd, (scale, shift), eps, True, relu), x, weight, bias, residual)

@@ -63,12 +63,19 @@ def weight_grad(rng: Any, dtype: str, gy: Any, x: Any, where: Any) -> Any:
     return lambda be: be.conv2d_weight_grad(*make, taps, *where)
 
 
+def fitted(be: CPUBackend, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
+    """What batch_norm_fit returns, and what it makes of the running statistics."""
+    moved = mean.copy(), var.copy()
+    return (*be.batch_norm_fit(x, weight, bias, 1e-5, *moved, 0.1), *moved)
+
+
 def norm(rng: Any, dtype: str, shape: Any, what: str) -> Any:
     g, x, y = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
     mean, rstd, w, scale, shift = (rng.standard_normal(shape[-1]).astype(dtype) for _ in range(5))
     tail = (True, True, True)
     return {
         "stats": lambda be: be.batch_norm_stats(x),
+        "fit": lambda be: fitted(be, x, w, scale, mean, rstd),
         "sums": lambda be: be.channel_sums(g),
         "masked sums": lambda be: be.channel_sums(g, y),
         "apply": lambda be: be.batch_norm_apply(x, scale, shift, g, True),
@@ -111,7 +118,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     **{
         f"batch norm: {what}": (norm, ((2, 9, 9, 13), what))
         for what in (
-            "stats", "sums", "masked sums", "apply", "backward", "backward of y", "backward of x", "frozen",
+            "stats", "fit", "sums", "masked sums", "apply", "backward", "backward of y", "backward of x", "frozen",
         )
     },
 }  # fmt: skip

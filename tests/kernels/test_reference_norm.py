@@ -142,3 +142,31 @@ def test_wrong_shapes_are_named(backend: str) -> None:
         be.batch_norm_backward(x, x, table, table[:3], table, None, True)
     with pytest.raises(ValueError, match="batch_norm_stats: x expects at least 2 axes"):
         be.batch_norm_stats(table)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fit_is_statistics_affine_map_and_moved_averages_in_one(backend: str, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    be = BACKENDS[backend]
+    x = rng.standard_normal((3, 5, 4, 7)).astype(dtype)
+    weight, bias, mean, var = rng.random((4, 7)).astype(dtype)
+    moved = mean.copy(), var.copy()
+    found = be.batch_norm_fit(x, weight, bias, 1e-5, *moved, 0.1)
+    expected_mean, expected_var = be.batch_norm_stats(x)
+    expected = (
+        expected_mean,
+        expected_var,
+        *be.batch_norm_affine(expected_mean, expected_var, 1e-5, weight, bias),
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    rows = x.size // 7
+    np.testing.assert_allclose(moved[0], 0.9 * mean + 0.1 * expected_mean, rtol=1e-5)
+    np.testing.assert_allclose(moved[1], 0.9 * var + 0.1 * expected_var * rows / (rows - 1), rtol=1e-5)
+    for a, b in zip(
+        be.batch_norm_fit(x, None, None, 1e-5)[2:],
+        be.batch_norm_affine(*expected[:2], 1e-5, None, None),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
