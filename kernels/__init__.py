@@ -6,6 +6,7 @@ CPU back end, and Numba with it, is imported when the first array asks for it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,12 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
 def get_conv_algorithm() -> str:
     """The algorithm that :func:`conv_algorithm` or MINIDL_CONV_ALGORITHM asks for, else "auto"."""
-    name = _algorithm.get() or os.environ.get("MINIDL_CONV_ALGORITHM", "") or "auto"
+    return _algorithm.get() or _default_conv_algorithm()
+
+
+@functools.cache
+def _default_conv_algorithm() -> str:
+    name = os.environ.get("MINIDL_CONV_ALGORITHM", "") or "auto"
     if name not in CONV_ALGORITHMS:
         raise ValueError(f"MINIDL_CONV_ALGORITHM expects one of {', '.join(CONV_ALGORITHMS)}, got {name!r}")
     return name

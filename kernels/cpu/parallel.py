@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -162,6 +163,13 @@ def run_recorded(records: Any, alone: bool) -> None:
     """
     for i in range(len(records)):
         _run(records[i, 0], records[i, 1], records[i, 2], alone)
+
+
+@jit
+def own_threads() -> int:
+    """:func:`numba.get_num_threads` once the threading layer is there, without what that looks after each time."""
+    count: int = numba.get_num_threads()
+    return count
 
 
 class _ThreadBlock(threading.local):

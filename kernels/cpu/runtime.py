@@ -224,7 +224,7 @@ def run_parallel(function: Job, arguments: tuple[Any, ...], parts: int) -> bool:
         return _run_exclusively(function, arguments, parts, limit)
     if limit == 1:
         return False
-    _run_limited(function, arguments, parts, limit, numba.get_num_threads())
+    _run_limited(function, arguments, parts, limit, parallel.own_threads())
     return True
 
 

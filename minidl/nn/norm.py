@@ -96,8 +96,8 @@ class _Statistics(Module):
         return momentum
 
     def _expect(self, x: Tensor, channel: int) -> None:
-        expected = " or ".join(text.replace("C", str(self.num_features)) for _, text in self.layouts)
         if x.ndim not in [n for n, _ in self.layouts] or x.shape[channel] != self.num_features:
+            expected = " or ".join(text.replace("C", str(self.num_features)) for _, text in self.layouts)
             raise ValueError(f"{type(self).__name__}: x must be {expected}, got shape {x.shape}")
 
     def extra_repr(self) -> str:

@@ -13,6 +13,7 @@ One-dimensional convolutions are convolutions of images of height 1.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,24 +188,33 @@ def output_shape(
     op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> tuple[int, ...]:
     """(N, O, OH, OW) of a convolution whose options are checked; checks that the shapes fit together."""
-    groups, outputs = geometry.groups, weight.shape[0]
     expect_same_dtype(op, x, weight=weight, bias=bias)
+    return _output_shape(op, x.shape, weight.shape, None if bias is None else bias.shape, geometry)
+
+
+@functools.lru_cache(maxsize=4096)
+def _output_shape(
+    op: str,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    geometry: Geometry,
+) -> tuple[int, ...]:
+    groups, outputs = geometry.groups, weight[0]
     if outputs % groups:
         raise ValueError(f"{op}: groups expects a divisor of the {outputs} output channels, got {groups!r}")
-    if weight.shape[1] * groups != x.shape[1]:
-        raise ValueError(
-            f"{op}: weight expects {weight.shape[1] * groups} input channels, x has {x.shape[1]}"
-        )
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"{op}: bias expects shape ({outputs},), got {bias.shape}")
-    kernel = (weight.shape[2], weight.shape[3])
-    output_hw = geometry.output_hw((x.shape[2], x.shape[3]), kernel)
+    if weight[1] * groups != x[1]:
+        raise ValueError(f"{op}: weight expects {weight[1] * groups} input channels, x has {x[1]}")
+    if bias is not None and bias != (outputs,):
+        raise ValueError(f"{op}: bias expects shape ({outputs},), got {bias}")
+    kernel = (weight[2], weight[3])
+    output_hw = geometry.output_hw((x[2], x[3]), kernel)
     if min(output_hw) < 1 or 0 in kernel:
         raise ValueError(
             f"{op}: a {kernel[0]}x{kernel[1]} kernel (dilation {geometry.dilation}) is larger than the padded "
-            f"input of {x.shape[2]}x{x.shape[3]} (padding {geometry.pad})"
+            f"input of {x[2]}x{x[3]} (padding {geometry.pad})"
         )
-    return (x.shape[0], outputs, *output_hw)
+    return (x[0], outputs, *output_hw)
 
 
 def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -215,9 +225,19 @@ def _conv(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geo
 
 def geometry2d(op: str, kernel: Pair, stride: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
     """The options of a convolution as a user may write them, checked."""
+    try:
+        return _known_geometry(op, kernel, stride, padding, dilation, groups)
+    except TypeError:  # a list among them
+        return _geometry(op, kernel, stride, padding, dilation, groups)
+
+
+def _geometry(op: str, kernel: Pair, stride: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     _expect_same(op, padding, strides)
     return Geometry(strides, pad2d(op, padding, kernel, dilations), dilations, _group_count(op, groups))
+
+
+_known_geometry = functools.lru_cache(maxsize=4096, typed=True)(_geometry)
 
 
 def _group_count(op: str, groups: Any) -> int:

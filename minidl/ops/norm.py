@@ -19,12 +19,12 @@ from minidl.tensor import Tensor
 
 def channels_last(a: Array) -> Array:
     """(N, C, ...) -> (N, ..., C), a view: how kernels see it."""
-    return a.transpose(0, *range(2, a.ndim), 1)
+    return a.transpose(0, 2, 3, 1) if a.ndim == 4 else a.transpose(0, *range(2, a.ndim), 1)
 
 
 def channels_second(a: Array) -> Array:
     """(N, ..., C) -> (N, C, ...), a view: how users see it."""
-    return a.transpose(0, a.ndim - 1, *range(1, a.ndim - 1))
+    return a.transpose(0, 3, 1, 2) if a.ndim == 4 else a.transpose(0, a.ndim - 1, *range(1, a.ndim - 1))
 
 
 class BatchNorm(Function):
@@ -163,8 +163,8 @@ def batch_norm(
     half = is_half(x.dtype)  # then parameters may be float32: mixed precision
     own = [None if t is None or (half and t.dtype == float32) else t for t in (weight, bias)]
     expect_same_dtype(op, x, weight=own[0], bias=own[1], residual=residual)
-    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, t in per_channel.items():
+    names = "running_mean", "running_var", "weight", "bias"
+    for name, t in zip(names, (running_mean, running_var, weight, bias), strict=True):
         if t is not None and t.shape != (channels,):
             raise ValueError(f"{op}: {name} expects shape ({channels},), got {t.shape}")
     if residual is not None and residual.shape != x.shape:

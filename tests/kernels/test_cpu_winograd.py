@@ -273,19 +273,25 @@ def test_auto_takes_what_is_estimated_faster(
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     token = kernels._algorithm.set("")
+    read = kernels._default_conv_algorithm  # once in a process
     try:
+        monkeypatch.delenv("MINIDL_CONV_ALGORITHM", raising=False)
+        read.cache_clear()
         assert kernels.get_conv_algorithm() == "auto"
         monkeypatch.setenv("MINIDL_CONV_ALGORITHM", "direct")
+        read.cache_clear()
         assert kernels.get_conv_algorithm() == "direct"
         with kernels.conv_algorithm("winograd"):
             assert kernels.get_conv_algorithm() == "winograd"
         monkeypatch.setenv("MINIDL_CONV_ALGORITHM", "fast")
+        read.cache_clear()
         with pytest.raises(
             ValueError, match="MINIDL_CONV_ALGORITHM expects one of auto, direct, winograd, got 'fast'"
         ):
             kernels.get_conv_algorithm()
     finally:
         kernels._algorithm.reset(token)
+        read.cache_clear()
 
 
 def test_an_unknown_algorithm_raises() -> None:
