@@ -14,11 +14,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import prange, types
+from numba import get_num_threads, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -168,7 +167,7 @@ def run_recorded(records: Any, alone: bool) -> None:
 @jit
 def own_threads() -> int:
     """:func:`numba.get_num_threads` once the threading layer is there, without what that looks after each time."""
-    count: int = numba.get_num_threads()
+    count: int = get_num_threads()
     return count
 
 
