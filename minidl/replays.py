@@ -68,6 +68,10 @@ class Replays:
     def __len__(self) -> int:
         return sum(replay is not None for replay in self._found.values())
 
+    def __reduce__(self) -> Any:
+        """A copy begins without recordings: they belong to this function's arrays."""
+        return Replays, (self.function, self.warmup, self.name, self._warned)
+
     def clear(self) -> None:
         """Forget all recordings, and free their memory."""
         self._calls.clear()

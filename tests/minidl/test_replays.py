@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
@@ -402,6 +403,16 @@ def test_a_step_inside_a_step_is_a_part_of_it(network: Network) -> None:
     for i in range(6):
         assert same(outer(images(seed=i)), fused(images(seed=i)))
     assert (inner.captures, outer.captures) == (1, 1)
+
+
+def test_a_copy_of_a_step_begins_without_captures(network: Network) -> None:
+    step, x = minidl.compile_step(minidl.fuse(network), warmup=1), images()
+    expected = [step(x) for _ in range(3)][-1]
+    copied = copy.deepcopy(step)
+    assert (step.captures, copied.captures) == (1, 0)
+    copied.function.head.weight.data[...] = 0
+    found = [copied(x) for _ in range(3)][-1]
+    assert copied.captures == 1 and same(step(x), expected) and not same(found, expected)
 
 
 def test_arrays_arrive_as_arrays_and_results_may_be_inputs_or_constants(network: Network) -> None:
