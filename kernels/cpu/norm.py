@@ -101,7 +101,8 @@ def _channel_sums(g: Array, y: Array | None) -> Any:
     plan = _plan(g.size // channels, channels)
     flat = g.reshape(-1)
     other = flat if y is None else y.reshape(-1)
-    out = g if y is None else memory.empty(g.shape, g.dtype)
+    out = memory.empty(0 if y is None else g.shape, g.dtype)  # not g itself, which may be read-only
+    passed = flat if y is None else out.reshape(-1)
     partial = memory.empty((plan.chunks, 1, plan.width), np.float64)
     launch(
         *(
@@ -117,7 +118,7 @@ def _channel_sums(g: Array, y: Array | None) -> Any:
         work=g.size,
     )
     sums = memory.empty(channels, g.dtype)
-    launch(loops.merge_sums, partial, out.reshape(-1), plan.rows, sums, parts=1)
+    launch(loops.merge_sums, partial, passed, plan.rows, sums, parts=1)
     return sums if y is None else (out, sums)
 
 
@@ -180,7 +181,7 @@ def _backward(
     if y is not None:
         source = y.reshape(-1)
     keep = wanted.residual and masked
-    kept = memory.empty(gy.shape, gy.dtype) if keep else gy
+    kept = memory.empty(gy.shape if keep else 0, gy.dtype)
     tables = [per_channel(table, plan.fold) for table in (mean, scale, shift)]
     summed = wanted.weight or keep or (wanted.training and wanted.x)
     partial = memory.empty((plan.chunks if summed else 0, 2, plan.width), np.float64)

@@ -98,6 +98,15 @@ def test_any_strides_are_accepted() -> None:
     assert_all_near(CPU.batch_norm_backward(*args), REFERENCE.batch_norm_backward(*args))
 
 
+def test_gradients_may_be_read_only() -> None:
+    gy, x = tensors((40, 17), 2)
+    mean, rstd, weight = tables(17, 3)
+    gy.flags.writeable = False
+    assert_all_near(CPU.channel_sums(gy), REFERENCE.channel_sums(gy))
+    args = (gy, x, mean, rstd, weight, None, True)
+    assert_all_near(CPU.batch_norm_backward(*args), REFERENCE.batch_norm_backward(*args))
+
+
 @pytest.mark.parametrize("shape", [(4, 40, 41, 16), (3, 37, 29, 20)])
 def test_results_do_not_depend_on_the_split(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     assert _plan(int(np.prod(shape[:-1])), shape[-1]).chunks == 1 or shape[-1] == 16
