@@ -104,6 +104,35 @@ def _several(value: Any) -> list[Any]:
     return [value] if hasattr(value, "requires_grad") else list(value)
 
 
+class _Gradients:
+    """Gradients on their way: those of nodes wait for the nodes' turn, those of leaves are found."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, list[Any]] = {}  # id -> [leaf or None, gradient]
+        self.heap: list[int] = []  # minus the numbers of the waiting nodes
+        self._waiting: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
+
+    def send(self, target: Function | Tensor, g: Tensor) -> None:
+        """Add a gradient to what its target has so far."""
+        if isinstance(target, Function):
+            number = target._seq
+            entry = self._waiting.get(number)
+            if entry is None:
+                self._waiting[number] = [target, g]
+                heappush(self.heap, -number)
+                return
+        else:
+            entry = self.found.get(id(target))
+            if entry is None:
+                self.found[id(target)] = [target, g]
+                return
+        entry[1] = entry[1] + g
+
+    def next(self) -> list[Any]:
+        """The last-made of the waiting nodes, and its gradient."""
+        return self._waiting.pop(-heappop(self.heap))
+
+
 def _walk(
     roots: list[tuple[Tensor, Tensor]],
     create_graph: bool,
@@ -117,82 +146,69 @@ def _walk(
     the first of them on each path, and leaves their hooks to the walk that it is a part of. Returns
     ``{id: [leaf or None, gradient]}`` of the leaves, or of what was wanted.
     """
-    from minidl.tensor import Tensor as tensor
-
     reach = None if wanted is None else _leading_to(roots, wanted, stop)
-    pending: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
-    heap: list[int] = []  # minus the numbers of the pending nodes
-    found: dict[int, list[Any]] = {}
-
-    def send(target: Function | Tensor, g: Tensor) -> None:
-        if isinstance(target, Function):
-            number = target._seq
-            entry = pending.get(number)
-            if entry is None:
-                pending[number] = [target, g]
-                heappush(heap, -number)
-                return
-        else:
-            entry = found.get(id(target))
-            if entry is None:
-                found[id(target)] = [target, g]
-                return
-        entry[1] = entry[1] + g
-
+    gradients = _Gradients()
+    found = gradients.found
     # Gradients that are not recorded may be computed together with what is added to them.
     late = nullcontext() if create_graph else deferring()
     with set_grad_enabled(create_graph), without_autocast(), late:
         while roots:
             t, g = roots.pop(0)
-            send(t if t._node is None else t._node, g)
+            gradients.send(t if t._node is None else t._node, g)
             del t, g
-        while heap:
-            node, g = pending.pop(-heappop(heap))
-            if stop and wanted is not None and id(node) in wanted:
+        while gradients.heap:
+            node, g = gradients.next()
+            if wanted is not None and id(node) in wanted and stop:
                 found[id(node)] = [None, g]
                 continue
             if node._saved is None:
                 node.saved()  # says that the graph was freed
             if node._hooks:
                 g = _run_hooks(node._hooks, g)
-            if wanted is not None and reach is not None:
-                if id(node) in wanted:
-                    found[id(node)] = [None, g]
-                if node._seq not in reach:
-                    continue
-                grads = _prune(node, g, wanted, reach)
-            elif mode.watch is not None:
-                grads = _watched(node, g)
-            else:
-                grads = node.backward(g)
-            if not isinstance(grads, tuple):
-                grads = tuple(grads) if isinstance(grads, list) else (grads,)
-            edges = node._edges
-            if len(grads) != len(edges):
-                raise RuntimeError(
-                    f"{node.name}.backward returned {len(grads)} gradients for {len(edges)} inputs"
-                )
-            for position, edge in enumerate(edges):
-                gi = grads[position]
-                if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
-                    target, shape, dtype = edge
-                    if not isinstance(gi, tensor):
-                        raise TypeError(
-                            f"{node.name}.backward: gradient of input {position} expects a Tensor, "
-                            f"got {type(gi).__name__}"
-                        )
-                    if gi.shape != shape or gi.dtype != dtype:
-                        gi = _fit(node, position, gi)
-                    send(target, gi)
-            if not (retain_graph or create_graph):
-                node._free()
-            del node, g, grads, edges, edge, gi  # nothing stays alive through the walk itself
+            if wanted is not None and id(node) in wanted:
+                found[id(node)] = [None, g]
+            if reach is None or node._seq in reach:
+                _visit(node, g, gradients, wanted, reach)
+                if not (retain_graph or create_graph):
+                    node._free()
+            del node, g  # nothing stays alive through the walk itself
         if wanted is not None:
             found = {key: entry for key, entry in found.items() if key in wanted}
         for entry in found.values():
             if entry[0] is not None and entry[0]._hooks and not stop:
                 entry[1] = _run_hooks(entry[0]._hooks, entry[1])
     return found
+
+
+def _visit(
+    node: Function, g: Tensor, gradients: _Gradients, wanted: set[int] | None, reach: set[int] | None
+) -> None:
+    """Send the gradients of a node's inputs on their way."""
+    from minidl.tensor import Tensor as tensor
+
+    if wanted is not None and reach is not None:
+        grads = _prune(node, g, wanted, reach)
+    elif mode.watch is not None:
+        grads = _watched(node, g)
+    else:
+        grads = node.backward(g)
+    if not isinstance(grads, tuple):
+        grads = tuple(grads) if isinstance(grads, list) else (grads,)
+    edges = node._edges
+    if len(grads) != len(edges):
+        raise RuntimeError(f"{node.name}.backward returned {len(grads)} gradients for {len(edges)} inputs")
+    for position, edge in enumerate(edges):
+        gi = grads[position]
+        if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
+            target, shape, dtype = edge
+            if not isinstance(gi, tensor):
+                raise TypeError(
+                    f"{node.name}.backward: gradient of input {position} expects a Tensor, "
+                    f"got {type(gi).__name__}"
+                )
+            if gi.shape != shape or gi.dtype != dtype:
+                gi = _fit(node, position, gi)
+            gradients.send(target, gi)
 
 
 def _leading_to(roots: Sequence[tuple[Tensor, Tensor]], wanted: set[int], stop: bool) -> set[int]:
