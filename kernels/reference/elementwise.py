@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from minidl.kernels.reference.checks import Array, expect_shape
+from minidl.kernels.reference.half import in_float32
 
 
 class Elementwise:
@@ -25,11 +26,14 @@ class Elementwise:
         expect_shape("relu_backward", "y", y, gy.shape)
         return self.xp.where(y > 0, gy, self.xp.zeros((), gy.dtype))
 
+    @in_float32
     def sigmoid(self, x: Array) -> Array:
-        """1 / (1 + exp(-x)), which overflows for large negative x; written with tanh, which does not."""
-        half = x.dtype.type(0.5)
-        return half * self.xp.tanh(half * x) + half
+        """1 / (1 + exp(-x)), written with exp(-|x|): it does not overflow, and what is near 0 keeps its relative
+        precision."""
+        e, one = self.xp.exp(-abs(x)), x.dtype.type(1)
+        return self.xp.where(x < 0, e, one) / (one + e)
 
+    @in_float32
     def sigmoid_backward(self, gy: Array, y: Array) -> Array:
         """gy * y * (1 - y), for the output y of the sigmoid."""
         expect_shape("sigmoid_backward", "y", y, gy.shape)

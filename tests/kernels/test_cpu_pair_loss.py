@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -99,6 +100,22 @@ def test_the_sigmoid_keeps_its_relative_precision_on_both_sides(dtype: str) -> N
     )
     x.flat[5] = np.nan
     assert np.isnan(CPU.sigmoid(x).flat[5])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 4e-7), ("float64", 1e-15), ("float16", 1e-3), ("bfloat16", 4e-3)]
+)
+def test_the_sigmoid_of_few_numbers_keeps_its_relative_precision(dtype: str, tolerance: float) -> None:
+    """Few numbers, and all of half types, are the reference's."""
+    x = np.linspace(-9, 9, 37).astype(getattr(ml_dtypes, dtype, dtype))
+    expected = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert CPU.sigmoid(x).dtype == x.dtype
+    np.testing.assert_allclose(CPU.sigmoid(x).astype(np.float64), expected, rtol=tolerance)
+    slope = CPU.sigmoid_backward(np.ones_like(x), expected.astype(x.dtype)).astype(np.float64)
+    y = expected.astype(x.dtype).astype(np.float64)
+    np.testing.assert_allclose(slope, y * (1 - y), rtol=tolerance)
+    ends = np.array([-1e4, 1e4, np.nan]).astype(x.dtype)
+    np.testing.assert_array_equal(CPU.sigmoid(ends).astype(np.float64), [0, 1, np.nan])
 
 
 def test_the_float32_exponential_is_accurate_to_two_units_of_the_last_place() -> None:
