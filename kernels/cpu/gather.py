@@ -13,7 +13,8 @@ Each update also asks memory for one cache line of what comes later: the next pa
 access announces; where the source is read in place, the next tile's pixels; or the next tile's residual.
 
 A residual, as a shortcut's, mostly comes from memory. Then a tile meets a *run* of panels one after the other, as
-many as stay in the L2 cache, and reads its residual and writes its results in long stretches of memory.
+many as stay in the L2 cache, and reads its residual and writes its results in long stretches of memory. The last
+panel of a run asks for the next run's weights, the others share the next tile's residual.
 
 The scheme is Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its
 packing of the left operand: the slab takes that place, once for all taps.
@@ -185,20 +186,25 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
             length = (i_end - i - 1) * line_pixels + j_end - j if g.linear else j_end - j
             limit = max(limit, length)
             tiles = (n_end - n) * lines * (-(-length // rows))
-            many = g.direct and tiles > MANY_TILES
             for block in range(last_block + 1):
                 first, end, last = blocks[block], blocks[block + 1], block == last_block
                 depth = segments[end - 1, 2] + segments[end - 1, 1] - segments[first, 2]
-                far = many and plus and last
-                run = max(1, RUN_BYTES // (depth * cols * packed.itemsize)) if far else 1
+                panel_bytes = depth * cols * packed.itemsize
+                # Weights can wait that serve many tiles or lie in a cache; the first sight of pixels cannot.
+                again = chunk > chunk_first and (panel_last - panel_first) * panel_bytes <= RUN_BYTES
+                many = g.direct and (tiles > MANY_TILES or again)
+                far = g.direct and plus and last and (tiles > MANY_TILES or chunk_last - chunk_first > 1)
+                run = max(1, RUN_BYTES // panel_bytes) if far else 1
                 for run_first in range(panel_first, panel_last, run):
                     run_last = min(run_first + run, panel_last)
-                    # Weights that serve many tiles can wait, the first sight of pixels cannot.
                     pixels_ahead = many and run_first == panel_first
-                    shares = run_last - run_first - (1 if pixels_ahead else 0)  # of the next tile's residual
+                    weights_ahead = (
+                        run_last - 1 if run_last - run_first < panel_last - panel_first else run_last
+                    )
+                    shares = (weights_ahead if far else run_first) - run_first - (1 if pixels_ahead else 0)
                     later = run_last if run_last < panel_last else panel_first
-                    ahead = address(packed, (later * panel_rows + first_row + segments[first, 2]) * cols)
-                    step = packed.itemsize * (-(-cols // tiles))
+                    weights = address(packed, (later * panel_rows + first_row + segments[first, 2]) * cols)
+                    weights_step = packed.itemsize * (-(-cols * (run_last - run_first) // tiles))
                     for item in range((n_end - n) * lines):
                         image, line = item // lines, item % lines
                         origin = out_base + (n + image) * out_image + i * out_row + j * out_col
@@ -218,10 +224,13 @@ def gather_kernel(dtype: str, rows: int, vectors: int, group: int = 0) -> Kernel
                                 column = panel * cols
                                 if pixels_ahead and panel == panel_first:
                                     ahead, step = address(a, a_tile + rows * g.a_col), rows * a.itemsize
-                                elif far and shares > 0:
+                                elif shares > 0 and panel < weights_ahead:
                                     piece = rows * out_col // shares
-                                    place = at + rows * out_col + (run_last - 1 - panel) * piece
+                                    place = at + rows * out_col + (weights_ahead - 1 - panel) * piece
                                     ahead, step = address(residual, place), piece * residual.itemsize // depth
+                                else:
+                                    ahead, step = weights, weights_step
+                                    weights += depth * step
                                 acc = zero()
                                 for s in range(first, end):
                                     ai = a_tile + segments[s, 0]
