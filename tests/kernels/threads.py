@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minidl import kernels
 from minidl.kernels.cpu import runtime
 from minidl.kernels.cpu.program import Programs
 
@@ -17,7 +18,7 @@ from minidl.kernels.cpu.program import Programs
 def shares(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     """Split every kernel into `count` shares, however little its work, and run them one after the other."""
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "get_num_threads", lambda: count)
+        patch.setattr(kernels, "_num_threads", count)
         patch.setattr(runtime, "parts_for", lambda work: count)
         patch.setattr(runtime, "run_parallel", lambda function, arguments, parts: False)
         patch.setattr(
