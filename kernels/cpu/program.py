@@ -33,6 +33,9 @@ from minidl.kernels.reference.checks import Array
 
 SLOTS = 14  # arrays that a program may have: inputs, results and the workspace
 MOST = 4096  # programs that are kept
+# Bytes. An operation that works in more takes it piece by piece from the pool, where blocks of activations are free: a
+# workspace would be memory beside them, and beside so much work its Python does not count.
+LARGE = 8 << 20
 UNUSED = -0x5555555555555556  # marks the words that an argument list does not reach; no address
 
 Operation = Callable[..., Any]
@@ -140,7 +143,8 @@ class Recorder:
         return array
 
     def program(self, inputs: list[Array], made: Any) -> Program | None:
-        """The program of the operation, or None where it cannot be one: arrays that share memory, or too many."""
+        """The program of the operation, or None where it is to be none: arrays that share memory, too many of them, or
+        too much memory to work in."""
         single = not isinstance(made, tuple)
         results: list[Array] = [made] if single else list(made)
         owned = {array.ctypes.data for array in self.made}
@@ -158,6 +162,8 @@ class Recorder:
             if start not in own:
                 places.append(Place(start, start + array.nbytes, len(spans), used))
                 used += -(-array.nbytes // memory.ALIGNMENT) * memory.ALIGNMENT
+        if used > LARGE:
+            return None
         return Program(self.launches, self.held, places, results, single, used)
 
 
