@@ -6,10 +6,9 @@ from the outside in::
     block of tiles
       transform the inputs                        v (points, tiles, C)      in the L2 or L3 cache
       group of output panels
-        for each of the 36 matrices of weights
+        for each of the points                    36; with stride 2 81, those of one matrix of weights together
           panel of the group                      u (panels, 36, C, cols)   the transformed weights
-            points of this matrix                 1; with stride 2 up to 16, 81 for all matrices
-              tiles of the block, 14 at once      accumulators in registers: v[point] @ u[panel, matrix]
+            tiles of the block, 14 at once        accumulators in registers: v[point] @ u[panel, matrix]
         transform the sums back, add the bias     m (points, tiles, group)  in the L2 cache
 
 winograd_tiles.py and winograd_strided.py have the transforms, winograd_family.py what a tile is. The input gradient is
@@ -29,7 +28,7 @@ from minidl.kernels.cpu import memory, simd
 from minidl.kernels.cpu.compiler import jit
 from minidl.kernels.cpu.lanes import LANES, address, drain, fetch_far
 from minidl.kernels.cpu.layout import bias_row
-from minidl.kernels.cpu.plan import TileShape, ceil_div, tile_shapes
+from minidl.kernels.cpu.plan import IntArray, TileShape, ceil_div, tile_shapes
 from minidl.kernels.cpu.runtime import Kernel, kernel, launch, share
 from minidl.kernels.cpu.simd import target
 from minidl.kernels.cpu.weights import Call, Panels, kept_value, pack
@@ -42,7 +41,7 @@ from minidl.kernels.cpu.winograd_blocks import (
     odd_lines,
     rows_ahead,
 )
-from minidl.kernels.cpu.winograd_family import LINE, MATRICES, Cut, Family
+from minidl.kernels.cpu.winograd_family import MATRICES, Cut, Family, points_in_order
 from minidl.kernels.reference.checks import Array
 
 FEWEST, MOST = 14, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
@@ -98,15 +97,15 @@ def weight_kernel(family: Family) -> Kernel:
 def winograd_kernel(family: Family, rows: int, vectors: int) -> Kernel:
     """Winograd's convolution with a register tile of ``rows`` tiles x ``vectors`` registers of output channels.
 
-    Arguments of the kernel: the grid, the tiles, the source and the output; layouts of v and m; the flat source;
-    weights, transformed or packed; room for v, for m, for a group of transformed panels (empty where the weights are
-    transformed already), and scratch, for each part; the bias, zero-padded to whole panels; the flat residual and
-    whether there is one; the least value of an output; the flat output and whether to write it past the caches; how
-    many parts share a block's panels.
+    Arguments of the kernel: the grid, the tiles, the source and the output; layouts of v and m; the points in their
+    order, each with its matrix of weights; the flat source; weights, transformed or packed; room for v, for m, for a
+    group of transformed panels (empty where the weights are transformed already), and scratch, for each part; the bias,
+    zero-padded to whole panels; the flat residual and whether there is one; the least value of an output; the flat
+    output and whether to write it past the caches; how many parts share a block's panels.
     """
     tile = simd.tile("float32", rows, vectors)
     zero, fma, put, cols = tile.zero, tile.fma, tile.store_apart, tile.cols
-    points, transform_panel = family.points, panel_transform(family)
+    points, transform_panel = family.points**2, panel_transform(family)
     transform_inputs, finish_block = family.transform_inputs, family.finish_block
 
     @kernel(variant=f"{family.name} {tile.name}", borrows=True)
@@ -117,6 +116,7 @@ def winograd_kernel(family: Family, rows: int, vectors: int) -> Kernel:
         written: Picture,
         vl: Layout,
         ml: Layout,
+        order: IntArray,
         source: Any,
         weights: Any,
         vs: Any,
@@ -154,36 +154,29 @@ def winograd_kernel(family: Family, rows: int, vectors: int) -> Kernel:
                     for panel in range(group, group_last):
                         at = u_base + (panel - group) * g.u_size
                         transform_panel(g, weights, panel, read.channels * cols, scratch, free, us, at)
-                for matrix in range(MATRICES):
+                for number in range(points):
                     if group == panel_first:  # meanwhile the pixels of the next block come
-                        fetch_lines(source, next_rows, size, matrix, MATRICES)
-                    row, col = matrix // LINE, matrix % LINE  # the last of a line serves all further points
-                    row_last = points if row == LINE - 1 else row + 1
-                    col_last = points if col == LINE - 1 else col + 1
+                        fetch_lines(source, next_rows, size, number, points)
+                    point, matrix = order[number, 0], order[number, 1]
+                    following = order[min(number + 1, points - 1), 1]
                     for panel in range(group_last - group):
                         b = u_base + panel * g.u_size + matrix * g.u_step
                         column = panel * cols
-                        home = m_base + column // LANES * ml.apart + column % LANES
+                        home = m_base + point * ml.step + column // LANES * ml.apart + column % LANES
                         # Meanwhile memory is asked for the weights that come next, a share with each product.
-                        following = (
-                            b + g.u_size
-                            if panel + 1 < group_last - group
-                            else u_base + (matrix + 1) * g.u_step
-                        )
-                        ahead = address(u, following)
-                        for i in range(row, row_last):
-                            for j in range(col, col_last):
-                                point = i * points + j
-                                for t in range(0, last - first, rows):
-                                    acc = zero()
-                                    a = v_base + point * vl.step + t * LANES
-                                    for c in range(0, read.channels, LANES):
-                                        for k in range(LANES):
-                                            acc = fma(acc, vs, a + k, LANES, u, b + (c + k) * cols)
-                                            fetch_far(ahead)
-                                            ahead += u_share
-                                        a += vl.apart
-                                    put(acc, ms, home + point * ml.step + t * LANES, LANES, ml.apart)
+                        ahead = address(u, b + g.u_size)
+                        if panel + 1 == group_last - group:
+                            ahead = address(u, u_base + following * g.u_step)
+                        for t in range(0, last - first, rows):
+                            acc = zero()
+                            a = v_base + point * vl.step + t * LANES
+                            for c in range(0, read.channels, LANES):
+                                for k in range(LANES):
+                                    acc = fma(acc, vs, a + k, LANES, u, b + (c + k) * cols)
+                                    fetch_far(ahead)
+                                    ahead += u_share
+                                a += vl.apart
+                            put(acc, ms, home + t * LANES, LANES, ml.apart)
                 finish_block(
                     tiles,
                     written,
@@ -246,12 +239,15 @@ def tile_shape(outputs: int, tiles: int) -> TileShape:
 PRODUCTS = 27.0  # products per cycle of the micro-kernel
 NARROW = 0.8  # speed of the direct convolution where there is one vector of outputs only
 WEIGHT = 20.0  # cycles of transforming one weight
-# Bytes per cycle from the L3 cache, and of weights in the L2 cache, asked for ahead.
-STREAM, NEAR = 24.0, 64.0
+# Bytes per cycle from the L3 cache; of weights in the L2 cache, asked for ahead; and from main memory.
+STREAM, NEAR, MEMORY = 24.0, 64.0, 8.0
 L2_BYTES = (
     512 << 10
 )  # for a block's inputs and sums; they miss the L2 cache in proportion, as it holds much else
-LARGE = 16 << 20  # bytes of transformed weights that do not stay in the L3 cache
+LARGE = (
+    16 << 20
+)  # bytes of transformed weights that do not stay in the L3 cache: the kernel transforms them itself
+LARGE_KEPT = 64 << 20  # unless they are kept: reading four times the bytes ahead is faster still
 ITEM = 4  # bytes
 
 
@@ -263,8 +259,9 @@ def cycles(cut: Cut, kept: bool) -> tuple[float, float]:
     family, tiles, points = cut.family, math.prod(cut.tiles), cut.family.points**2
     channels, outputs = cut.read.channels, cut.written.channels
     weights = channels * outputs
-    per_weight = MATRICES * ITEM / STREAM
-    if not kept or weights * MATRICES * ITEM > LARGE:
+    size = weights * MATRICES * ITEM
+    per_weight = MATRICES * ITEM / (MEMORY if kept and size > LARGE else STREAM)
+    if not kept or size > LARGE_KEPT:
         per_weight += WEIGHT
     transforms = tiles * (family.input_cost * channels + family.output_cost * outputs) + per_weight * weights
     # Inputs of many channels do not stay in the L2 cache while one group of outputs after the other reads them.
@@ -297,7 +294,7 @@ def plan_winograd(cut: Cut, threads: int, kept: bool = False) -> WinogradPlan:
     cols = shape.vectors * target().float_lanes
     panels = ceil_div(outputs, cols)
     u_step = odd_lines(channels * cols)
-    large = panels * MATRICES * u_step * ITEM > LARGE
+    large = panels * MATRICES * u_step * ITEM > (LARGE_KEPT if kept else LARGE)
 
     def longest(block: int, panel_parts: int) -> float:
         """Estimated cycles of the longest part."""
@@ -385,14 +382,15 @@ def prepare_winograd(
     def run(images: Array, out: Array, residual: Array | None) -> None:
         m_size = 0 if plan.panels == 1 else g.m_size
         u_size = 0 if plan.ready else g.group * g.u_size
-        sizes = tuple(plan.parts * size for size in (g.v_size, m_size, u_size, g.scratch))
-        vs, ms, us, scratch = memory.workspace(sizes, dtype)
+        sizes = tuple(plan.parts * size for size in (g.scratch, g.v_size, m_size, u_size))
+        scratch, vs, ms, us = memory.workspace(sizes, dtype)
         launch(
             plan.kernel,
             g,
             *cut[1:],
             plan.v,
             plan.m,
+            points_in_order(cut.family.points),
             images.reshape(-1),
             weights,
             vs,

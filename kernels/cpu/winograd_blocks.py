@@ -110,8 +110,9 @@ def fetch_lines(a: Any, first: int, count: int, part: int, parts: int) -> None:
         fetch_far(address(a, first + line * LANES))
 
 
-def into_block(apply: Callable[..., Any], size: int, points: int) -> Any:
-    """A function that transforms the pixels of a block of tiles, ``size`` x ``size`` for each tile.
+def into_block(apply: Callable[..., Any], size: int, points: int, step: int) -> Any:
+    """A function that transforms the pixels of a block of tiles, ``size`` x ``size`` for each tile, ``step`` from a
+    tile to the next.
 
     Args:
         apply: from lines of ``size`` vectors to lines of ``points``.
@@ -163,14 +164,14 @@ def into_block(apply: Callable[..., Any], size: int, points: int) -> Any:
         while tile < last:
             n, top, left = tile_place(tiles, p, tile)
             count = min(last - tile, tiles.across - tile % tiles.across)
-            width = (count - 1) * p.step + size
+            width = (count - 1) * step + size
             for c in range(low, high, LANES):
                 at = ((n * p.height + top) * p.width + left) * p.channels + c
                 strip_columns(p, a, at, top, left, width, scratch, free, c + LANES < high)
                 for t in range(count):
                     value = base + (tile + t - first) * to.pitch + (c - low) // LANES * to.apart
                     for i in range(points):
-                        line = load_line(scratch, free + (i * width + t * p.step) * LANES, LANES)
+                        line = load_line(scratch, free + (i * width + t * step) * LANES, LANES)
                         store_line(v, value + i * points * to.step, to.step, apply(line))
             tile += count
 
@@ -192,11 +193,62 @@ def finish_pixel(
         store(out, at, y)
 
 
+@jit(borrows=True, inline="always")
+def finish_four(
+    line: Any,
+    first: int,
+    last: int,
+    shift: Any,
+    residual: Any,
+    plus: bool,
+    lowest: Any,
+    out: Any,
+    at: int,
+    pixel: int,
+    streams: bool,
+) -> None:
+    """Finish the first ``last`` of 4 pixels that are ``pixel`` elements from each other."""
+    y0, y1, y2, y3 = line
+    if last > 0:
+        finish_pixel(y0, shift, residual, plus, lowest, out, at, streams)
+    if last > 1:
+        finish_pixel(y1, shift, residual, plus, lowest, out, at + pixel, streams)
+    if last > 2:
+        finish_pixel(y2, shift, residual, plus, lowest, out, at + 2 * pixel, streams)
+    if last > 3:
+        finish_pixel(y3, shift, residual, plus, lowest, out, at + 3 * pixel, streams)
+
+
+@jit(borrows=True, inline="always")
+def finish_eight(
+    line: Any,
+    first: int,
+    last: int,
+    shift: Any,
+    residual: Any,
+    plus: bool,
+    lowest: Any,
+    out: Any,
+    at: int,
+    pixel: int,
+    streams: bool,
+) -> None:
+    """Finish those of 8 pixels that lie before ``last``, without the very first where ``first`` is 1."""
+    y0, y1, y2, y3, y4, y5, y6, y7 = line
+    if first == 0:
+        finish_pixel(y0, shift, residual, plus, lowest, out, at, streams)
+    line1, line2 = (y1, y2, y3, y4), (y5, y6, y7, y7)
+    at += pixel
+    finish_four(line1, 0, last - 1, shift, residual, plus, lowest, out, at, pixel, streams)
+    at += 4 * pixel
+    finish_four(line2, 0, min(last - 5, 3), shift, residual, plus, lowest, out, at, pixel, streams)
+
+
 def out_of_block(apply: Callable[..., Any], points: int, size: int) -> Any:
     """A function that transforms the sums of a block of tiles back to pixels, ``size`` x ``size`` for each tile.
 
     Args:
-        apply: from lines of ``points`` vectors to lines of ``size``.
+        apply: from lines of ``points`` vectors to lines of ``size``, which is 4 or 8.
 
     Returns:
         finish_block(tiles, p, m, base, of, first, last, low, high, scratch, free, bias, residual, plus, floor, out,
@@ -204,7 +256,7 @@ def out_of_block(apply: Callable[..., Any], points: int, size: int) -> Any:
         and store the pixels that lie inside the image, past the caches if ``streams``.
     """
     columns = on_columns(apply, points, size)
-    load_line, store_line = lines(points).load, lines(size).store
+    load_line, finish_line = lines(points).load, {4: finish_four, 8: finish_eight}[size]
 
     @jit(variant=apply.__name__, borrows=True)
     def finish_block(
@@ -227,7 +279,7 @@ def out_of_block(apply: Callable[..., Any], points: int, size: int) -> Any:
         streams: bool,
     ) -> None:
         lowest = splat(floor)
-        pixel, room = p.channels, free + size * points * LANES
+        pixel = p.channels
         for tile in range(first, last):
             n, top, left = tile_place(tiles, p, tile)
             row_first, row_last = max(-top, 0), min(size, p.height - top)
@@ -237,12 +289,12 @@ def out_of_block(apply: Callable[..., Any], points: int, size: int) -> Any:
                 sums = base + (tile - first) * of.pitch + (c - low) // LANES * of.apart
                 columns(m, sums, points * of.step, of.step, points, scratch, free, points * LANES)
                 shift = load(bias, c)
+                at = here + c + row_first * p.width * pixel
                 for i in range(row_first, row_last):
-                    line = load_line(scratch, free + i * points * LANES, LANES)
-                    store_line(scratch, room, LANES, apply(line))
-                    at = here + c + i * p.width * pixel
-                    for j in range(col_first, col_last):
-                        y = load(scratch, room + j * LANES)
-                        finish_pixel(y, shift, residual, plus, lowest, out, at + j * pixel, streams)
+                    line = apply(load_line(scratch, free + i * points * LANES, LANES))
+                    finish_line(
+                        line, col_first, col_last, shift, residual, plus, lowest, out, at, pixel, streams
+                    )
+                    at += p.width * pixel
 
     return finish_block

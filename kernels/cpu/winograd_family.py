@@ -17,8 +17,10 @@ import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minidl.kernels.cpu.lanes import LANES
-from minidl.kernels.cpu.plan import Source, Window, ceil_div
+from minidl.kernels.cpu.plan import IntArray, Source, Window, ceil_div
 from minidl.kernels.cpu.winograd_blocks import Picture, Tiles, into_block, out_of_block
 from minidl.kernels.cpu.winograd_strided import (
     EVEN,
@@ -60,7 +62,13 @@ class Family:
     transform_inputs: Any
     transform_weight: Any
     finish_block: Any
-    transform_gradients: Any = None  # for the gradient of the weights
+    # For the gradient of the weights: products per cycle of the direct one, cycles of transforming a channel of a
+    # tile's output gradients, and bytes of sums, and of operands of a block of tiles, that may wait in the caches.
+    direct_weight: float = 0.0
+    gradient_cost: float = 0.0
+    sum_bytes: int = 0
+    operand_bytes: int = 0
+    transform_gradients: Any = None
     weight_gradient_back: Any = None
 
 
@@ -70,10 +78,14 @@ SIDE_BY_SIDE = Family(
     27.0,
     28.0,
     12.0,
-    into_block(input_line, TILE, TILE),  # B' d B
+    into_block(input_line, TILE, TILE, OUTPUT),  # B' d B
     on_tile(weight_line, 3, LINE),  # G g G'
     out_of_block(output_line, TILE, OUTPUT),  # A' m A
-    into_block(gradient_line, OUTPUT, TILE),  # A gy A'
+    27.0,
+    12.0,
+    256 << 10,
+    148 << 10,
+    into_block(gradient_line, OUTPUT, TILE, OUTPUT),  # A gy A'
     on_tile(weight_gradient_line, LINE, 3),  # G' m G
 )
 STRIDED = Family(
@@ -82,10 +94,14 @@ STRIDED = Family(
     26.0,
     52.0,
     22.0,
-    into_block(strided_input_line, READS, POINTS),
+    into_block(strided_input_line, READS, POINTS, READS - 1),
     on_tile(strided_weight_line, 3, LINE),
     out_of_block(strided_output_line, POINTS, OUTPUT),
-    into_block(strided_gradient_line, OUTPUT, POINTS),
+    24.0,
+    36.0,
+    1280 << 10,
+    512 << 10,
+    into_block(strided_gradient_line, OUTPUT, POINTS, OUTPUT),
     on_tile(strided_weight_gradient_line, LINE, 3),
 )
 SPREAD = Family(
@@ -94,10 +110,19 @@ SPREAD = Family(
     24.5,
     36.0,
     40.0,
-    into_block(spread_input_line, EVEN, POINTS),
+    into_block(spread_input_line, EVEN, POINTS, OUTPUT),
     STRIDED.transform_weight,
     out_of_block(spread_output_line, POINTS, 2 * OUTPUT),
 )
+
+
+@functools.cache
+def points_in_order(points: int) -> IntArray:
+    """The points of a tile, each with its matrix of weights, (points * points, 2): those of one matrix together."""
+    rows, cols = np.divmod(np.arange(points * points), points)
+    matrices = np.minimum(rows, LINE - 1) * LINE + np.minimum(cols, LINE - 1)
+    order = np.argsort(matrices, kind="stable")
+    return np.stack([order, matrices[order]], axis=1)
 
 
 class Cut(NamedTuple):
@@ -113,7 +138,7 @@ class Cut(NamedTuple):
         """Elements of the scratch memory that the transforms of a strip or of a tile need."""
         points, read = self.family.points, self.read
         strip = points * ((self.tiles.across - 1) * read.step + read.size)
-        return max(strip, points * (points + 1)) * LANES
+        return max(strip, points**2) * LANES
 
     @property
     def products(self) -> int:

@@ -42,11 +42,9 @@ from minidl.kernels.cpu.winograd_family import LINE, MATRICES, SIDE_BY_SIDE, Cut
 from minidl.kernels.reference.checks import Array
 
 SLICE_BYTES = 4 << 20  # of transformed inputs and output gradients of a slice
-SLICE_TILES = 128  # at least; fewer would not pay for transforming the sums back
+SLICE_TILES = 128  # at least, of 36 points; fewer would not pay for transforming the sums back
 MOST_SLICES = 16
 BLOCK = 64  # channels, and outputs, whose sums are transformed back at once
-OPERAND_BYTES = 148 << 10  # of transformed inputs and output gradients of a block of tiles
-SUM_BYTES = 256 << 10  # sums that wait in the L2 cache for the next block of tiles
 
 
 class GradientGrid(NamedTuple):
@@ -54,6 +52,7 @@ class GradientGrid(NamedTuple):
 
     slices: int
     block: int  # tiles transformed at once
+    piece: int  # channels, and outputs, multiplied at once: all where sums wait for the next block
     v_size: int
     s_size: int
     m_size: int
@@ -108,18 +107,16 @@ def winograd_weight_kernel(family: Family, rows: int, vectors: int) -> Kernel:
                 transform_gradients(tiles, given, gy, first, last, low, high, scratch, free, ss, s_base, sl)
                 x_rows, x_size = rows_ahead(tiles, read, last, g.block)
                 y_rows, y_size = rows_ahead(tiles, given, last, g.block)
-                for o in range(low, high, BLOCK):
-                    width = min(BLOCK, high - o)
-                    for c in range(0, read.channels, BLOCK):
-                        height = min(BLOCK, read.channels - c)
+                for o in range(low, high, g.piece):
+                    width = min(g.piece, high - o)
+                    for c in range(0, read.channels, g.piece):
+                        height = min(g.piece, read.channels - c)
                         for matrix in range(MATRICES):
                             if o == low and c == 0:  # meanwhile the pixels of the next block come
                                 fetch_lines(source, x_rows, x_size, matrix, MATRICES)
                                 fetch_lines(gy, y_rows, y_size, matrix, MATRICES)
-                            row, col = (
-                                matrix // LINE,
-                                matrix % LINE,
-                            )  # the last of a line takes all further points
+                            # The last matrix of a line takes all further points of it.
+                            row, col = matrix // LINE, matrix % LINE
                             row_last = points if row == LINE - 1 else row + 1
                             col_last = points if col == LINE - 1 else col + 1
                             for x in range(0, width, cols):
@@ -169,21 +166,18 @@ class WinogradWeightPlan(NamedTuple):
 def takes_winograd_weight(cut: Cut, algorithm: str) -> bool:
     """Whether to take Winograd's weight gradient; see :func:`winograd.takes_winograd`.
 
-    Of stride 2 only where it is asked for: it transforms 81 values of each tile's inputs and as many of its output
-    gradients, which takes the time that its products save.
+    Of stride 2 only where a slice need not be transformed as a whole: that takes the time that its products save.
     """
-    if (
-        algorithm == "direct"
-        or not whole_panels()
-        or (algorithm == "auto" and cut.family is not SIDE_BY_SIDE)
-    ):
+    if algorithm == "direct" or not whole_panels():
         return False
     family, tiles = cut.family, math.prod(cut.tiles)
     channels, outputs = cut.read.channels, cut.written.channels
+    if algorithm == "auto" and cut.family is not SIDE_BY_SIDE and not sums_wait(cut):
+        return False
     back = BACK * count_slices(cut) * channels * outputs
-    winograd = tiles * (family.input_cost * channels + family.output_cost * outputs) + back
+    winograd = tiles * (family.input_cost * channels + family.gradient_cost * outputs) + back
     winograd += tiles * family.points**2 * channels * outputs / PRODUCTS
-    return algorithm == "winograd" or winograd < 0.9 * cut.products / family.direct
+    return algorithm == "winograd" or winograd < 0.9 * cut.products / family.direct_weight
 
 
 BACK = 15.0  # cycles of transforming one weight back and adding it to those of the other slices
@@ -191,20 +185,26 @@ BACK = 15.0  # cycles of transforming one weight back and adding it to those of 
 
 def count_slices(cut: Cut) -> int:
     """How many slices the tiles are dealt to: a power of two, by the shape alone."""
-    per_tile = cut.family.points**2 * ITEM * (cut.read.channels + cut.written.channels)
-    wanted = math.prod(cut.tiles) / max(SLICE_TILES, SLICE_BYTES / per_tile)
+    points = cut.family.points**2
+    per_tile = points * ITEM * (cut.read.channels + cut.written.channels)
+    wanted = math.prod(cut.tiles) / max(SLICE_TILES * MATRICES / points, SLICE_BYTES / per_tile)
     slices = 1
     while slices < min(wanted, MOST_SLICES):
         slices *= 2
     return slices
 
 
+def sums_wait(cut: Cut) -> bool:
+    """Whether the sums of all channels and outputs stay in the caches from one block of tiles to the next."""
+    return MATRICES * ITEM * cut.read.channels * cut.written.channels <= cut.family.sum_bytes
+
+
 def count_block(cut: Cut, tiles: int) -> int:
     """How many of a slice's tiles to transform at once: all, or as many as stay in the L2 cache beside their sums."""
-    channels, outputs = cut.read.channels, cut.written.channels
-    if max(channels, outputs) > BLOCK or MATRICES * ITEM * channels * outputs > SUM_BYTES:
+    if not sums_wait(cut):
         return tiles
-    return even_split(tiles, OPERAND_BYTES // (cut.family.points**2 * ITEM * (channels + outputs)))
+    per_tile = cut.family.points**2 * ITEM * (cut.read.channels + cut.written.channels)
+    return even_split(tiles, cut.family.operand_bytes // per_tile)
 
 
 def weight_tile_shape(channels: int, outputs: int, again: bool) -> TileShape:
@@ -231,14 +231,17 @@ def plan_winograd_weight(cut: Cut) -> WinogradWeightPlan:
     slices = count_slices(cut)
     longest = ceil_div(tiles, slices)
     block = count_block(cut, longest)
-    shape = weight_tile_shape(channels, outputs, again=block < longest)
+    again = block < longest
+    shape = weight_tile_shape(channels, outputs, again)
     cols = shape.vectors * target().float_lanes
     panels = ceil_div(outputs, cols)
     v, s = by_tile(block, channels), by_tile(block, panels * cols)
-    m = by_tile(min(BLOCK, channels), min(BLOCK, panels * cols))
+    piece = max(channels, panels * cols) if again else BLOCK
+    m = by_tile(min(piece, channels), min(piece, panels * cols))
     grid = GradientGrid(
         slices=slices,
         block=block,
+        piece=piece,
         v_size=points * v.step,
         s_size=points * s.step,
         m_size=MATRICES * m.step,

@@ -40,6 +40,7 @@ SHAPES = {
     "strided: more padding": conv((1, 5, 6, 16), (16, 3, 3, 16), stride=(2, 2), pad=((4, 3), (5, 4))),
     "strided: many channels": conv((2, 6, 5, 512), (80, 3, 3, 512), stride=(2, 2), pad=1),
     "strided: many outputs": conv((2, 6, 5, 32), (208, 3, 3, 32), stride=(2, 2), pad=1),
+    "strided: many panels of sums": conv((6, 34, 33, 48), (112, 3, 3, 48), stride=(2, 2), pad=1),
     "strided: many blocks": conv((9, 33, 34, 16), (16, 3, 3, 16), stride=(2, 2), pad=1),
 }
 
@@ -269,6 +270,17 @@ def test_auto_takes_what_is_estimated_faster(
     assert cut and winograd.takes_winograd(cut, "auto") == faster
     if stride == 1:
         assert winograd_weight.takes_winograd_weight(cut, "auto") == faster
+
+
+@pytest.mark.parametrize(("size", "outputs", "faster"), [(16, 64, True), (8, 128, True), (28, 256, False)])
+def test_auto_takes_the_weight_gradient_of_stride_2_where_its_sums_stay_in_the_caches(
+    size: int, outputs: int, faster: bool
+) -> None:
+    channels = outputs // 2
+    shapes = ((128, size, size, channels), (outputs, 3, 3, channels))
+    call = forward_of("conv2d", *shapes, (2, 2), ((1, 1), (1, 1)), (1, 1), 1, 4)
+    cut = cut_forward(call.source, call.window, outputs)
+    assert cut and winograd_weight.takes_winograd_weight(cut, "auto") == faster
 
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
