@@ -67,6 +67,13 @@ class _Bytes(np.ndarray):
     block: _Block | None  # while it is lent
 
 
+class Lender(Protocol):
+    """Who lends blocks out."""
+
+    def give_back(self, block: _Block) -> None:
+        """The array that had it is dead."""
+
+
 class _Block:
     """Memory of the system whose aligned part of ``size`` bytes is lent to one array after the other."""
 
@@ -75,10 +82,10 @@ class _Block:
     def __init__(self, size: int, alignment: int = ALIGNMENT) -> None:
         self.raw = _Bytes(size + alignment, np.uint8)
         self.size, self.start = size, -self.raw.ctypes.data % alignment
-        self.lender: _Pool | Arena | None = None
+        self.lender: Lender | None = None
         self._borrower: Any = None
 
-    def lend(self, lender: _Pool | Arena, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    def lend(self, lender: Lender, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """An array in this memory. When it has died, and with it all its views, ``lender`` gets the block back."""
         self.lender, self.raw.block = (
             lender,
@@ -288,6 +295,21 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
 def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
     """:func:`empty` of so many bytes, of a plain dtype, whatever :func:`taken_from` says."""
     return np.empty(shape, dtype) if nbytes < SMALL else _pool.empty(shape, dtype, nbytes)
+
+
+class _System:
+    """Keeps nothing: what is given back returns to the system."""
+
+    def give_back(self, block: _Block) -> None:
+        """It is not kept."""
+
+
+_system = _System()
+
+
+def unpooled(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+    """An uninitialised aligned array of so many bytes, of a plain dtype, whose memory nobody keeps after it."""
+    return _Block(nbytes).lend(_system, shape, dtype)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -137,8 +137,8 @@ class Recorder:
         self.held.append(array)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
-        """Memory for the operation."""
-        array = memory.fresh(shape, dtype, nbytes)
+        """Memory for the operation: all of it lives until the noting ends, more than it will ever need again."""
+        array = memory.unpooled(shape, dtype, nbytes)
         self.made.append(array)
         return array
 
