@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,15 @@ def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         return change(value)
     if isinstance(value, dict):
-        return {k: map_leaves(v, change) for k, v in value.items()}
+        items = {k: map_leaves(v, change) for k, v in value.items()}
+        if type(value) is dict:
+            return items
+        result = copy(value)  # an OrderedDict, a defaultdict with its factory
+        result.update(items)
+        return result
     if isinstance(value, list | tuple):
-        items = [map_leaves(v, change) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        values = [map_leaves(v, change) for v in value]
+        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
     return value
 
 
@@ -39,11 +45,11 @@ def signature(value: Any, place: devices.Place) -> Any:
         grad = isinstance(value, Tensor) and value.requires_grad
         return "tensor", array.shape, str(array.dtype), array.strides, grad, place.holds(array)
     if isinstance(value, dict):
-        return ("dict", *((k, signature(v, place)) for k, v in value.items()))
+        return (type(value), *((k, signature(v, place)) for k, v in value.items()))
     if isinstance(value, list | tuple):
         return (type(value), *(signature(v, place) for v in value))
     if value is None or isinstance(value, bool | int | float | str | np.generic):
-        return type(value), value
+        return type(value), repr(value)  # -0.0 equals 0.0
     return "object", id(value)  # held by the capture, so that no other gets this number
 
 
@@ -55,10 +61,10 @@ def like(tensor: Tensor, array: Any) -> Tensor:
 def copied(value: Any) -> Any:
     """``value`` with a copy of each tensor, without a graph, and of each array."""
 
-    def copy(leaf: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    def copy_of(leaf: Tensor | np.ndarray) -> Tensor | np.ndarray:
         return Tensor._wrap(leaf.data.copy(order="K")) if isinstance(leaf, Tensor) else leaf.copy(order="K")
 
-    return map_leaves(value, copy)
+    return map_leaves(value, copy_of)
 
 
 def filled(value: Any, tensors: Sequence[Tensor | np.ndarray]) -> Any:
