@@ -65,9 +65,10 @@ def compile_step(
     recording is compared with the function first, on two sets of made-up arguments, for which the function is called
     too (what it does in Python besides computing, hooks included, happens then and at no replay). Where it computes by
     NumPy on ``.data``, reads values, draws random numbers or changes what was there before, it is called each time, and
-    one RuntimeWarning says why. Weights, buffers and modes of modules that change (after a write to ``.data``:
-    ``mark_changed``), another number of threads or another algorithm of convolutions make a new capture. Arrays stay
-    arrays in the function. A call from another thread in the meantime runs the function itself.
+    one RuntimeWarning says why; what is refused in the middle of the function is then done again from its start.
+    Weights and buffers that change (after a write to ``.data``: ``mark_changed``), an attribute or a hook that is set
+    on a module of the step, another number of threads or another algorithm of convolutions make a new capture. Arrays
+    stay arrays in the function. A call from another thread in the meantime runs the function itself.
 
     Args:
         function: the step.

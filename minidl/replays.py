@@ -9,7 +9,9 @@ by NumPy on ``.data`` or in Python, is not part of a recording and would leave o
 proved before it is used: the step itself and the replay must agree bit for bit on other arguments, twice, with all
 memory between input and result spoiled before the replay. A step that fails this, or that is seen to read values on the
 way, to draw random numbers or to change what was there before it, is called as it is from then on, and a warning says
-why.
+why. What the step computed while it was recorded is the result of that call, so that state moves once in it.
+
+A recording is used as long as the tensors and the attributes of the modules that took part are what they were.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -101,7 +104,7 @@ class Replays:
         key = (modes, kinds, signature((args, kwargs), devices.place("cpu")))
         replay = self._found.get(key)
         if replay is not None and not replay.capture.valid():
-            del self._found[key]
+            self._found.pop(key, None)
             wait = self._waits.get(key, 1)
             replay, self._calls[key], self._waits[key] = None, self.warmup - wait, min(2 * wait, PATIENCE)
         if replay is not None:
@@ -110,10 +113,7 @@ class Replays:
             return self.function(*args, **kwargs)
         if self._calls.get(key, 0) < self.warmup:
             return self._warm_up(key, args, kwargs)
-        self._found[key] = replay = self._record(args, kwargs, given)
-        if len(self._found) > KINDS:
-            del self._found[next(iter(self._found))]
-        return self.function(*args, **kwargs) if replay is None else replay(arrays)
+        return self._record(key, args, kwargs, given)
 
     def _warm_up(self, key: Any, args: Any, kwargs: Any) -> Any:
         """A call as it is. It counts unless an operator asked for a gradient, in this thread or in another."""
@@ -125,15 +125,19 @@ class Replays:
                 del self._calls[next(iter(self._calls))]
         return result
 
-    def _record(self, args: Any, kwargs: Any, given: list[Leaf]) -> _Replay | None:
-        """A proved recording; None, and a warning, where there is none."""
+    def _record(self, key: Any, args: Any, kwargs: Any, given: list[Leaf]) -> Any:
+        """A call that is recorded. The recording is kept where it is proved; otherwise a warning says why not."""
+        replay, proved = None, False
         try:
             if len(self) >= MOST:
                 raise CaptureError(
                     f"it was captured for {MOST} kinds of arguments already, and each capture keeps its memory; pass "
                     f"what changes as a tensor, and pad the shapes"
                 )
-            return _Replay(self.function, args, kwargs, given)
+            replay = _Replay(self.function, args, kwargs, given)
+            result, again = copied(replay.result), replay.wrote_to_its_inputs(_arrays(given))
+            replay.prove()
+            proved = True
         except CaptureError as error:
             if not self._warned:
                 warnings.warn(
@@ -142,7 +146,11 @@ class Replays:
                     stacklevel=5,  # the caller of the compiled step
                 )
             self._warned = True
-            return None
+        self._found[key] = replay if proved else None
+        if len(self._found) > KINDS:
+            del self._found[next(iter(self._found))]
+        # The recording was the step, but for an error in the middle, and for inputs that are the caller's.
+        return self.function(*args, **kwargs) if replay is None or again else result
 
 
 class _Replay:
@@ -164,13 +172,9 @@ class _Replay:
         settle()  # what the caller has put off is none of the step's
         self.capture = Capture(devices.place("cpu"))
         self.capture.hold(moved)
-        witness = Witness()
-        with witness:
+        self._run, self._witness = run, Witness()
+        with self._witness:
             self.result = self.capture.record(run)
-        owns = self.capture.recorded.owns
-        witness.expect_unchanged([x for x in leaves(self.result) if isinstance(x, Tensor) and owns(x.data)])
-        self.capture.depends(witness.condition())
-        self._prove(run)
 
     def __call__(self, arrays: list[np.ndarray]) -> Any:
         """The results for these inputs."""
@@ -179,8 +183,15 @@ class _Replay:
         self.capture.replay()
         return copied(self.result)
 
-    def _prove(self, run: Callable[[], Any]) -> None:
+    def wrote_to_its_inputs(self, arrays: list[np.ndarray]) -> bool:
+        """Whether the recorded call changed its copies of these."""
+        return not all(map(_same, self.inputs, arrays))
+
+    def prove(self) -> None:
         """Compare replays with the step itself on other values; raise CaptureError where they differ."""
+        run, witness, owns = self._run, self._witness, self.capture.recorded.owns
+        witness.expect_unchanged([x for x in leaves(self.result) if isinstance(x, Tensor) and owns(x.data)])
+        outside = witness.contents(lambda array: owns(array) or _shares(array, self.inputs))
         before = [array.copy(order="K") for array in self.inputs]
         for other in (_random, _extreme):
             values = [other(array) for array in before]
@@ -191,6 +202,10 @@ class _Replay:
                     result = run()
             except Exception as error:
                 raise CaptureError(f"for other values of its arguments it fails: {error}") from error
+            finally:
+                written = _put_back(outside)
+            if written:
+                raise CaptureError("it writes by NumPy to a tensor that was there before")
             expected = copied(result)
             self._spoil(result, old)
             self._fill(values)  # the step may have written to them
@@ -200,6 +215,8 @@ class _Replay:
                 raise CaptureError(
                     "a part of its work is done by NumPy or Python, not by kernels, and would not be done again"
                 )
+        self.capture.depends(witness.condition())
+        del self._run, self._witness
 
     def _fill(self, values: list[np.ndarray]) -> None:
         for mine, value in zip(self.inputs, values, strict=True):
@@ -231,7 +248,7 @@ class Witness:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-        self._modules: dict[int, tuple[Any, bool]] = {}
+        self._modules: dict[int, _Module] = {}
 
     def __enter__(self) -> None:
         mode.witness = self
@@ -270,7 +287,8 @@ class Witness:
 
     def module(self, called: Any) -> None:
         """This module is called."""
-        self._modules[id(called)] = called, called.training
+        if id(called) not in self._modules:
+            self._modules[id(called)] = _Module(called)
         self.tensors(*(t for _, t in (*called._own_parameters(), *called._own_buffers())))
 
     def _living(self) -> list[tuple[Tensor, int]]:
@@ -283,18 +301,55 @@ class Witness:
             if t._version[0] != number and id(t._version) not in own:
                 raise CaptureError(f"it writes to a tensor of shape {t.shape} that was there before")
 
+    def contents(self, own: Callable[[np.ndarray], bool]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The arrays of the tensors that were seen and live, and copies of them; not those that are ``own``."""
+        return [(t.data, t.data.copy(order="K")) for t, _ in self._living() if not own(t.data)]
+
     def condition(self) -> Callable[[], bool]:
-        """Whether all of it still is as it was: arrays, values, what asks for gradients, the modules' modes."""
+        """Whether all of it still is as it was: arrays, values, what asks for gradients, the modules' attributes."""
         stamps = [(t, t.data, t._version, t._version[0], t.requires_grad) for t, _ in self._living()]
-        modes = [(module.__dict__, training) for module, training in self._modules.values()]
+        modules = list(self._modules.values())
+        for module in modules:
+            module.leave_out_what_calls_change()
+        changes = modules[0].changes if modules else [0]
+        looked_at = changes[0]
 
         def holds() -> bool:
+            nonlocal looked_at
             for t, array, versions, number, grad in stamps:
                 if t.data is not array or versions[0] != number or t.requires_grad is not grad:
                     return False
-            return all(attributes["training"] is training for attributes, training in modes)
+            now = changes[0]
+            if now != looked_at:  # an attribute of some module was set
+                if not all(module.is_unchanged() for module in modules):
+                    return False
+                looked_at = now
+            return True
 
         return holds
+
+
+class _Module:
+    """A module's attributes (parameters, buffers and parts among them) and hooks, as they were."""
+
+    def __init__(self, module: Any) -> None:
+        self.changes: list[int] = module._changes
+        self._now, self._hooks = module.__dict__, module._forward_hooks
+        self._attributes, self._hook_keys = dict(self._now), list(self._hooks)
+        self._count = 0
+
+    def leave_out_what_calls_change(self) -> None:
+        """Of attributes that are others by now, such as counters, a call sets some; the step reads them once."""
+        now = self._now
+        self._attributes = {name: old for name, old in self._attributes.items() if now.get(name) is old}
+        self._count = len(now)
+
+    def is_unchanged(self) -> bool:
+        return (
+            len(self._now) == self._count
+            and list(self._hooks) == self._hook_keys
+            and all(map(is_, map(self._now.get, self._attributes), self._attributes.values()))
+        )
 
 
 def _copy_of(array: np.ndarray) -> np.ndarray:
@@ -304,6 +359,16 @@ def _copy_of(array: np.ndarray) -> np.ndarray:
     if any(mine != theirs for size, theirs, mine in steps if size > 1) and array.size:
         raise CaptureError(f"an argument of shape {array.shape} has gaps or a turned axis in memory")
     return copy
+
+
+def _put_back(contents: list[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """Whether arrays differ from their copies; they are as those afterwards."""
+    written = False
+    for array, was in contents:
+        if not np.array_equal(array.view(f"u{array.itemsize}"), was.view(f"u{was.itemsize}")):
+            array[...] = was
+            written = True
+    return written
 
 
 def _shares(array: np.ndarray, others: Sequence[np.ndarray | None]) -> bool:

@@ -7,7 +7,7 @@ assignment, so the names of a network equal those of the same network in PyTorch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -30,6 +30,7 @@ class HookHandle:
 
     def remove(self) -> None:
         self._hooks.pop(self._key, None)
+        Module._changes[0] += 1
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +54,7 @@ class Module:
 
     training: bool
     keeps_statistics: bool = False  # True for batch norms: what `freeze` holds in eval mode
+    _changes: ClassVar[list[int]] = [0]  # how often an attribute or a hook of any module has changed
     forward: Callable[..., Any] = _no_forward  # every subclass defines it with its own arguments
 
     def __init__(self) -> None:
@@ -83,9 +85,11 @@ class Module:
         ):
             raise TypeError(f"{type(self).__name__}.{name} is a buffer (Tensor), got {type(value).__name__}")
         object.__setattr__(self, name, value)
+        Module._changes[0] += 1
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        Module._changes[0] += 1
         self._buffer_names.pop(name, None)
 
     def register_buffer(self, name: str, value: Tensor | np.ndarray | None, persistent: bool = True) -> None:
@@ -376,6 +380,7 @@ class Module:
         key = self._next_hook
         self._next_hook += 1
         self._forward_hooks[key] = hook
+        Module._changes[0] += 1
         return HookHandle(self._forward_hooks, key)
 
     # ---- text ------------------------------------------------------------------------------------
