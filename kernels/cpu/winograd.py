@@ -41,7 +41,7 @@ from minidl.kernels.cpu.winograd_blocks import (
     odd_lines,
     rows_ahead,
 )
-from minidl.kernels.cpu.winograd_family import MATRICES, Cut, Family, points_in_order
+from minidl.kernels.cpu.winograd_family import MATRICES, SIDE_BY_SIDE, Cut, Family, points_in_order
 from minidl.kernels.reference.checks import Array
 
 FEWEST, MOST = 14, 140  # tiles of a block: enough to reuse the weights, few enough for the L2 cache
@@ -280,6 +280,8 @@ def takes_winograd(cut: Cut, algorithm: str, kept: bool = False) -> bool:
     """
     if algorithm == "direct" or not whole_panels():
         return False
+    if algorithm == "auto" and kept and cut.tiles.images == 1 and cut.family is not SIDE_BY_SIDE:
+        return False  # seconds of compiling before a first prediction, for a tenth of a millisecond in each
     direct, winograd = cycles(cut, kept)
     return algorithm == "winograd" or winograd < 0.9 * direct
 

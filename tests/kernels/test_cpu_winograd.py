@@ -272,6 +272,14 @@ def test_auto_takes_what_is_estimated_faster(
         assert winograd_weight.takes_winograd_weight(cut, "auto") == faster
 
 
+@pytest.mark.parametrize(("images", "taken"), [(1, False), (2, True)])
+def test_the_prediction_of_one_image_compiles_no_kernel_of_stride_2(images: int, taken: bool) -> None:
+    shapes = ((images, 56, 56, 128), (128, 3, 3, 128))
+    call = forward_of("conv2d", *shapes, (2, 2), ((1, 1), (1, 1)), (1, 1), 1, 4)
+    cut = cut_forward(call.source, call.window, 128)
+    assert cut and winograd.takes_winograd(cut, "auto", kept=True) == taken
+
+
 @pytest.mark.parametrize(("size", "outputs", "faster"), [(16, 64, True), (8, 128, True), (28, 256, False)])
 def test_auto_takes_the_weight_gradient_of_stride_2_where_its_sums_stay_in_the_caches(
     size: int, outputs: int, faster: bool
