@@ -11,6 +11,7 @@ all kernels. It calls a machine address with a block of memory that holds the ar
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -120,48 +121,66 @@ def run_parts(trampoline: int, block: int, parts: int) -> None:
         _call(trampoline, block, part, parts)
 
 
-@jit
-def run_patched(
-    words: Any, heads: Any, patches: Any, block: Any, address: int, alone: bool, arrays: Any
-) -> None:
-    """Run launches one after the other: copy the arguments of each to ``block``, at ``address``, and put addresses in.
-
-    Args:
-        words: the arguments of all, each behind the address of its code.
-        heads: (n, 6): trampoline, parts, first word and past the last, first patch and past the last.
-        patches: (m, 3): word of a launch, number of an array, and bytes from its start to the address to put there.
-        alone: all parts in this thread.
-        arrays: a tuple of arrays.
-    """
-    starts = np.empty(len(arrays), np.int64)
-    for i in range(len(arrays)):
-        starts[i] = arrays[i].ctypes.data
-    for n in range(heads.shape[0]):
-        trampoline, parts, first = heads[n, 0], heads[n, 1], heads[n, 2]
-        for i in range(first, heads[n, 3]):
-            block[i - first] = words[i]
-        for p in range(heads[n, 4], heads[n, 5]):
-            block[patches[p, 0]] = starts[patches[p, 1]] + patches[p, 2]
-        _run(trampoline, address, parts, alone)
+@jit(inline="always")
+def _run_alone(trampoline: int, block: int, parts: int) -> None:
+    for part in range(parts):
+        _call(trampoline, block, part, parts)
 
 
 @jit(inline="always")
-def _run(trampoline: int, block: int, parts: int, alone: bool) -> None:
-    if alone or parts == 1:
-        for part in range(parts):
-            _call(trampoline, block, part, parts)
+def _run_shared(trampoline: int, block: int, parts: int) -> None:
+    if parts == 1:
+        _call(trampoline, block, 0, parts)
     else:
         run_parts(trampoline, block, parts)
 
 
-@jit
-def run_recorded(records: Any, alone: bool) -> None:
-    """Call the trampolines of records (n, 3) int64, one after another: address, block and parts of each.
+# What runs all parts in its own thread must not be linked with run_parts: loaded from the cache where no threads have
+# been started, that code would lack the threading layer's symbols.
 
-    alone: all parts in this thread.
-    """
-    for i in range(len(records)):
-        _run(records[i, 0], records[i, 1], records[i, 2], alone)
+
+@functools.cache
+def patched_runner(alone: bool) -> Any:
+    """The function that runs launches with addresses put in; ``alone``: all parts in this thread."""
+    run = _run_alone if alone else _run_shared
+
+    @jit(variant="alone" if alone else "shared")
+    def run_patched(words: Any, heads: Any, patches: Any, block: Any, address: int, arrays: Any) -> None:
+        """Run launches one after the other: copy the arguments of each to ``block``, at ``address``, and put addresses
+        in.
+
+        Args:
+            words: the arguments of all, each behind the address of its code.
+            heads: (n, 6): trampoline, parts, first word and past the last, first patch and past the last.
+            patches: (m, 3): word of a launch, number of an array, and bytes from its start to the address to put there.
+            arrays: a tuple of arrays.
+        """
+        starts = np.empty(len(arrays), np.int64)
+        for i in range(len(arrays)):
+            starts[i] = arrays[i].ctypes.data
+        for n in range(heads.shape[0]):
+            trampoline, parts, first = heads[n, 0], heads[n, 1], heads[n, 2]
+            for i in range(first, heads[n, 3]):
+                block[i - first] = words[i]
+            for p in range(heads[n, 4], heads[n, 5]):
+                block[patches[p, 0]] = starts[patches[p, 1]] + patches[p, 2]
+            run(trampoline, address, parts)
+
+    return run_patched
+
+
+@functools.cache
+def recorded_runner(alone: bool) -> Any:
+    """The function that runs a recording; ``alone``: all parts in this thread."""
+    run = _run_alone if alone else _run_shared
+
+    @jit(variant="alone" if alone else "shared")
+    def run_recorded(records: Any) -> None:
+        """Call the trampolines of records (n, 3) int64, one after another: address, block and parts of each."""
+        for i in range(len(records)):
+            run(records[i, 0], records[i, 1], records[i, 2])
+
+    return run_recorded
 
 
 @jit

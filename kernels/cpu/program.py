@@ -117,7 +117,8 @@ class Program:
 
     def _run(self, arrays: tuple[Array, ...], alone: bool) -> None:
         block, address = parallel.argument_block()
-        parallel.run_patched(self.words, self.heads, self.patches, block, address, alone, arrays)
+        run = parallel.patched_runner(alone)
+        run(self.words, self.heads, self.patches, block, address, arrays)
 
 
 class Recorder:

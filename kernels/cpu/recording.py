@@ -81,8 +81,8 @@ class Recording:
             if not isinstance(step, np.ndarray):
                 step()
             elif not runtime.run_parallel(self, (step,), 0):
-                parallel.run_recorded(step, True)
+                parallel.recorded_runner(True)(step)
 
     def run_all(self, arguments: tuple[Any, ...], parts: int) -> None:
         """Make the launches of a table, each of as many parts as it had."""
-        parallel.run_recorded(*arguments, False)
+        parallel.recorded_runner(False)(*arguments)

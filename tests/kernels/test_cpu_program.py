@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minidl import kernels
-from minidl.kernels.cpu import program
+from minidl.kernels.cpu import parallel, program
 from minidl.kernels.cpu.backend import CPUBackend
 from minidl.kernels.cpu.program import Program, Programs
 from minidl.kernels.cpu.runtime import kernel, launch, recording, share
@@ -249,3 +249,20 @@ def test_old_programs_are_given_up_when_there_are_too_many(
     for key in range(10):
         own.run(key, lambda a: a, (np.ones(2),))
     assert len(own._known) <= 3
+
+
+def test_what_runs_in_one_thread_needs_no_symbols_of_the_threading_layer() -> None:
+    """From the cache it may be loaded where no threads have been started."""
+    x = np.ones((2, 8), np.float64)
+    arrays = tuple([x.reshape(-1)] * 14)
+    words, block = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    heads, patches = np.zeros((0, 6), np.int64), np.zeros((0, 3), np.int64)
+    runners = [
+        (parallel.patched_runner(True), (words, heads, patches, block, 0, arrays)),
+        (parallel.recorded_runner(True), (np.zeros((0, 3), np.int64),)),
+    ]
+    for runner, arguments in runners:
+        code = runner.py_func
+        assert parallel.run_parts not in [cell.cell_contents for cell in code.__closure__ or ()]
+        assert parallel._run_shared not in [cell.cell_contents for cell in code.__closure__ or ()]
+        runner(*arguments)
