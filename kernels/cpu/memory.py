@@ -285,11 +285,13 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
         if n < 0:
             raise ValueError(f"empty: shape expects dimensions >= 0, got {dims}")
         nbytes *= n
+    arena = _local.arena
+    if arena is None and nbytes < SMALL:
+        return np.empty(dims, kind)
     # Object arrays hold references that nobody would release; custom dtypes have no portable typestr.
-    arena, plain = _local.arena, kind.kind in "biufc" and kind.isbuiltin
-    if arena is not None and plain and nbytes:
-        return arena.empty(dims, kind, nbytes)
-    return fresh(dims, kind, nbytes) if plain else np.empty(dims, kind)
+    if not nbytes or kind.kind not in "biufc" or not kind.isbuiltin:
+        return np.empty(dims, kind)
+    return (_pool if arena is None else arena).empty(dims, kind, nbytes)
 
 
 def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
