@@ -108,6 +108,9 @@ class _Gradients:
     """Gradients on their way: those of nodes wait for the nodes' turn, those of leaves are found."""
 
     def __init__(self) -> None:
+        from minidl.tensor import Tensor
+
+        self.kind = Tensor  # an import at every node takes as long as the rest of its visit
         self.found: dict[int, list[Any]] = {}  # id -> [leaf or None, gradient]
         self.heap: list[int] = []  # minus the numbers of the waiting nodes
         self._waiting: dict[int, list[Any]] = {}  # number -> [node, gradient so far]
@@ -184,8 +187,6 @@ def _visit(
     node: Function, g: Tensor, gradients: _Gradients, wanted: set[int] | None, reach: set[int] | None
 ) -> None:
     """Send the gradients of a node's inputs on their way."""
-    from minidl.tensor import Tensor as tensor
-
     if wanted is not None and reach is not None:
         grads = _prune(node, g, wanted, reach)
     elif mode.watch is not None:
@@ -201,7 +202,7 @@ def _visit(
         gi = grads[position]
         if edge is not None and gi is not None and (reach is None or _leads(edge[0], wanted, reach)):
             target, shape, dtype = edge
-            if not isinstance(gi, tensor):
+            if not isinstance(gi, gradients.kind):
                 raise TypeError(
                     f"{node.name}.backward: gradient of input {position} expects a Tensor, "
                     f"got {type(gi).__name__}"
