@@ -155,7 +155,7 @@ CONTROLS = [
     ),
     Control(
         "assignment at the nodes",
-        "minidl.autograd.walk:_walk",
+        "minidl.autograd.walk:_Gradients.send",
         "entry[1] = entry[1] + g",
         "entry[1] = g",
         ("add_same_tensor_twice", "mul_same_tensor_twice"),
