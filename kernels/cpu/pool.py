@@ -35,7 +35,7 @@ from minidl.kernels.cpu.lanes import (
     zeros_like,
 )
 from minidl.kernels.cpu.layout import dense, streams, supported
-from minidl.kernels.cpu.runtime import get_num_threads, jit, kernel, launch, share
+from minidl.kernels.cpu.runtime import jit, kernel, launch, parts_for, share
 from minidl.kernels.reference.checks import Array, Pad, Pair, expect, expect_ndim, expect_pool, expect_shape
 from minidl.kernels.reference.pool import Pooling, Window, adaptive_edges, window_counts
 
@@ -351,11 +351,12 @@ class PoolMixin(Pooling):
             launch(_scatter_windows, dense(gy), dense(index), gx, geometry, past, work=gx.size)
             return gx
         gx = memory.empty((n, input_hw[0] * input_hw[1], c), gy.dtype)
-        wrong = np.zeros(get_num_threads(), np.int64)
+        parts = parts_for(gy.size + gx.size)  # asked once: another thread may change the number of threads
+        wrong = np.zeros(parts, np.int64)
         flat_gy, flat_index = (dense(a).reshape(n, oh * ow, c) for a in (gy, index))
         # Few images are split by channels too; that changes no order of additions.
-        blocks = 1 if n >= 2 * len(wrong) else -(-c // LANES)
-        launch(_scatter, flat_gy, flat_index, gx, blocks, wrong, work=gy.size + gx.size)
+        blocks = 1 if n >= 2 * parts else -(-c // LANES)
+        launch(_scatter, flat_gy, flat_index, gx, blocks, wrong, parts=parts)
         self._expect_inside(name, wrong, index, input_hw)
         return gx.reshape(n, *input_hw, c)
 
@@ -369,10 +370,11 @@ class PoolMixin(Pooling):
         if not supported(x) or index.dtype != np.int32:
             return super().max_pool2d_gather(x, index)
         y = memory.empty(index.shape, x.dtype)
-        wrong = np.zeros(get_num_threads(), np.int64)
+        parts = parts_for(y.size)
+        wrong = np.zeros(parts, np.int64)
         pixels = index.shape[1] * index.shape[2]
         arrays = dense(x).reshape(n, h * w, c), dense(index).reshape(n, pixels, c), y.reshape(n, pixels, c)
-        launch(_gather, *arrays, wrong, work=y.size)
+        launch(_gather, *arrays, wrong, parts=parts)
         self._expect_inside(name, wrong, index, (h, w))
         return y
 
