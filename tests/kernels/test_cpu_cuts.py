@@ -26,12 +26,20 @@ from minidl.kernels.cpu import (
     winograd,
     winograd_weight,
 )
+from minidl.kernels.cpu.plan import even_split
 from minidl.kernels.reference import ReferenceBackend
 from tests.kernels.cases import Array, assert_near
 from tests.kernels.threads import shares
 
 CPU, REFERENCE = CPUBackend(), ReferenceBackend()
 ACCURACY = 2e-5  # largest difference over largest value; Winograd's algorithms need the most
+
+
+def in_ninths(count: int, most: int) -> int:
+    """As :func:`even_split`, into pieces of a ninth."""
+    return even_split(count, most // 9)
+
+
 CUTS: dict[Any, dict[str, tuple[Any, ...]]] = {
     gather: {"SMALL": (0,), "GATHER_SLAB": (3 << 10, 20 << 10), "DEPTH_BLOCK": (24, 768)},
     indirect: {"SMALL": (0,), "CHUNK": (8 << 10,), "GROUP": (8 << 10,), "FEW_TILES": (0, 8)},
@@ -39,7 +47,7 @@ CUTS: dict[Any, dict[str, tuple[Any, ...]]] = {
     weight_grad: {"SMALL": (0,), "WEIGHT_PIXELS": ((16, 40), (30, 70)), "WEIGHT_SLAB": (16 << 10,)},
     group_weight: {"SMALL": (0,), "GATHER_SLAB": (3 << 10, 20 << 10)},
     winograd: {"LARGE": (1, 16 << 20)},
-    winograd_weight: {"SLICE_BYTES": (64 << 10,), "SLICE_TILES": (4,), "OPERAND_BYTES": (16 << 10,)},
+    winograd_weight: {"SLICE_BYTES": (64 << 10,), "SLICE_TILES": (4,), "even_split": (in_ninths,)},
     conv_pool: {"SCRATCH": (3 << 10, 20 << 10)},
 }
 SETTINGS = [(module, name, sizes) for module, names in CUTS.items() for name, sizes in names.items()]
