@@ -32,7 +32,8 @@ import numpy.typing as npt
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 SMALL = 32 * 1024  # bytes: below this malloc is faster than any pool
-WORKSPACE = 4 << 20  # bytes of the smallest block of working memory
+WORKSPACE, LARGE_WORKSPACE = 4 << 20, 64 << 20  # bytes of the smallest blocks of working memory
+WORKSPACES_IN_CACHE = 8 << 20  # bytes up to which they are of the first kind
 HUGE_PAGE = (
     2 << 20
 )  # bytes: what starts at a multiple, the system may map at once; NumPy asks Linux for that from 4 MiB
@@ -53,8 +54,10 @@ def _size_class(nbytes: int) -> int:
 
 
 def _work_class(nbytes: int) -> int:
-    """Round up to a power of two, so that many sizes share the few blocks that are in the caches."""
-    return max(WORKSPACE, 1 << (nbytes - 1).bit_length())
+    """Round up to a power of two, so that many sizes share the few blocks that are in the caches; large sizes share one
+    block, of which the pages that nobody has written to take no memory."""
+    size = 1 << (nbytes - 1).bit_length()
+    return max(WORKSPACE if size <= WORKSPACES_IN_CACHE else LARGE_WORKSPACE, size)
 
 
 class _Bytes(np.ndarray):
@@ -198,6 +201,9 @@ class Source(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
         """An uninitialised array."""
 
+    def working(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        """The same, for :func:`workspace`."""
+
 
 @contextmanager
 def taken_from(source: Source) -> Iterator[None]:
@@ -232,6 +238,10 @@ class Arena:
             block = self._pool.take(size)
             self._blocks.append(block)
         return block.lend(self, shape, dtype)
+
+    def working(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+        """An uninitialised array in a block that many sizes share."""
+        return self.empty(shape, dtype, _work_class(nbytes))
 
     def give_back(self, block: _Block) -> None:
         """An array's block is free for the next one."""
@@ -299,6 +309,11 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDAr
     return np.empty(shape, dtype) if nbytes < SMALL else _pool.empty(shape, dtype, nbytes)
 
 
+def working(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+    """An uninitialised array among the workspaces, whatever :func:`taken_from` says."""
+    return _workspaces.empty(shape, dtype, nbytes)
+
+
 class _System:
     """Keeps nothing: what is given back returns to the system."""
 
@@ -340,10 +355,8 @@ def workspace(sizes: tuple[int, ...], dtype: npt.DTypeLike) -> list[npt.NDArray[
     for size in sizes:
         starts.append(starts[-1] + -(-size // line) * line)
     nbytes = starts[-1] * kind.itemsize
-    if _local.arena is None:
-        block = _workspaces.empty((starts[-1],), kind, nbytes)
-    else:
-        block = _local.arena.empty((starts[-1],), kind, _work_class(nbytes))
+    source = working if _local.arena is None else _local.arena.working
+    block = source((starts[-1],), kind, nbytes)
     return [block[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 

@@ -128,6 +128,7 @@ class Recorder:
         self.launches: list[tuple[Kernel, tuple[Any, ...], int]] = []
         self.made: list[Array] = []
         self.held: list[Array] = []
+        self.much = False  # it works in more memory than a program may
 
     def add(self, function: Kernel, arguments: tuple[Any, ...], parts: int) -> None:
         """A launch begins."""
@@ -138,14 +139,24 @@ class Recorder:
         self.held.append(array)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
-        """Memory for the operation: all of it lives until the noting ends, more than it will ever need again."""
-        array = memory.unpooled(shape, dtype, nbytes)
+        """Memory for the operation: all of it lives until the noting ends, more than it will ever need again. What is
+        large can only be a result, which is wanted again."""
+        array = (memory.fresh if nbytes > LARGE else memory.unpooled)(shape, dtype, nbytes)
         self.made.append(array)
         return array
+
+    def working(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:
+        """Memory to work in."""
+        if nbytes <= LARGE:
+            return self.empty(shape, dtype, nbytes)
+        self.much = True
+        return memory.working(shape, dtype, nbytes)
 
     def program(self, inputs: list[Array], made: Any) -> Program | None:
         """The program of the operation, or None where it is to be none: arrays that share memory, too many of them, or
         too much memory to work in."""
+        if self.much:
+            return None
         single = not isinstance(made, tuple)
         results: list[Array] = [made] if single else list(made)
         owned = {array.ctypes.data for array in self.made}
